@@ -1,0 +1,167 @@
+"""The database handle of both services: SQLite, or MySQL / MariaDB, behind the same two calls.
+
+    database.read(lambda connection: connection.execute(...).all())
+    database.write(lambda connection: ...)       # one transaction, tried again after a deadlock
+
+Every driver error leaves here as one of contract.errors; nothing else imports a driver.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import ssl
+import time
+import weakref
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import pymysql
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+
+from contract.config import DatabaseSettings
+from contract.errors import DatabaseAway, DatabaseConflict, DatabaseError
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_SECONDS = 5
+LOCK_WAIT_SECONDS = 5
+CONFLICT_ATTEMPTS = 8
+
+_CONFLICTS = {1205, 1213, 3572}  # lock wait timeout, deadlock, nowait
+_AWAY = {
+    1040, 1041, 1042, 1043, 1044, 1045, 1047, 1053, 1077, 1079, 1080, 1129, 1152, 1153, 1158, 1159, 1160, 1161,
+    1203, 1226, 1290, 1317, 1698, 1836, 1927, 2002, 2003, 2006, 2013, 2055, 4031, 4151,
+}  # fmt: skip
+
+
+def now() -> datetime:
+    """The time that is written into rows: UTC, microseconds, without a zone because MySQL's DATETIME has none."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Database:
+    """A pool of connections that is never carried over a fork.
+
+    answer_timeout_seconds bounds each statement on MySQL (PyMySQL's read_timeout, which covers the greeting too)
+    and the wait for the write lock on SQLite.
+    """
+
+    def __init__(self, settings: DatabaseSettings, *, answer_timeout_seconds: float = 15, pool_size: int = 4) -> None:
+        self.settings = settings
+        self.is_sqlite = not settings.ip
+        self.engine = (_sqlite if self.is_sqlite else _mysql)(settings, answer_timeout_seconds, pool_size)
+        _forget_at_fork(self.engine)
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run work in a transaction that only reads. Raises DatabaseError and its children."""
+        return self._once(work, self.engine)
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run work in one transaction and commit it; after a deadlock or lock wait the whole of it runs again.
+
+        work must therefore have no effect but on the database. Raises DatabaseConflict when the conflict stays.
+        """
+        engine = self.engine.execution_options(writes=True)
+        for attempt in range(CONFLICT_ATTEMPTS):
+            try:
+                return self._once(work, engine)
+            except DatabaseConflict:
+                if attempt == CONFLICT_ATTEMPTS - 1:
+                    raise
+                time.sleep(random.uniform(0, 0.01 * 2**attempt))
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @staticmethod
+    def _once(work: Callable[[sa.Connection], T], engine: sa.Engine) -> T:
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except sa_exc.DBAPIError as exc:
+            raise _translated(exc) from exc
+        except sa_exc.TimeoutError as exc:  # the pool has been empty for its whole timeout
+            raise DatabaseAway(f"no free connection to the database: {exc}") from exc
+
+
+def _translated(exc: sa_exc.DBAPIError) -> DatabaseError:
+    original = exc.orig
+    text = str(original)
+    if isinstance(original, sqlite3.OperationalError):
+        if "locked" in text or "busy" in text:
+            return DatabaseConflict(f"the SQLite database is locked: {text}")
+        if any(words in text for words in ("unable to open", "disk I/O", "is full", "readonly")):
+            return DatabaseAway(f"the SQLite database cannot be used: {text}")
+        return DatabaseError(text)
+    number = original.args[0] if isinstance(original, pymysql.MySQLError) and original.args else None
+    if number in _CONFLICTS:
+        return DatabaseConflict(text)
+    if number in _AWAY or exc.connection_invalidated or isinstance(original, pymysql.InterfaceError):
+        return DatabaseAway(text)
+    return DatabaseError(text)
+
+
+def _sqlite(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size: int) -> sa.Engine:
+    settings.sqlite_file.parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(
+        f"sqlite:///{settings.sqlite_file}",
+        connect_args={"timeout": answer_timeout_seconds, "check_same_thread": False},
+        pool_size=pool_size,
+        max_overflow=pool_size,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # we begin ourselves: sqlite3's own BEGIN is always a deferred one
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # A read that turns into a write fails at once with "database is locked", whatever the busy timeout.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _mysql(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size: int) -> sa.Engine:
+    url = sa.URL.create(
+        "mysql+pymysql", settings.user, settings.password, settings.ip, settings.port, settings.database,
+        {"charset": "utf8mb4"},
+    )  # fmt: skip
+    arguments: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "read_timeout": answer_timeout_seconds,
+        "write_timeout": answer_timeout_seconds,
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, time_zone = '+00:00'",
+    }
+    if settings.ssl_ca:
+        arguments["ssl"] = ssl.create_default_context(cafile=str(settings.ssl_ca))
+    return sa.create_engine(
+        url,
+        connect_args=arguments,
+        isolation_level="READ COMMITTED",
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=answer_timeout_seconds,
+        pool_pre_ping=True,
+        pool_recycle=600,
+    )
+
+
+def _forget_at_fork(engine: sa.Engine) -> None:
+    """A child that wrote to its parent's connection would corrupt both: it starts with an empty pool."""
+    reference = weakref.ref(engine)
+
+    def forget() -> None:
+        if (alive := reference()) is not None:
+            alive.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget)

@@ -1,0 +1,24 @@
+"""Named points at which a test lets a process die, to prove what happens when it really does."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "EXECUTE_ENGINE_FAIL_POINT"
+
+
+def fail_point(name: str) -> None:
+    """Kill this process here when EXECUTE_ENGINE_FAIL_POINT is NAME, or NAME@FILE and FILE could be made.
+
+    The second form fires once: whoever comes after the process that made the file lives on.
+    """
+    wanted, _, once = os.environ.get(VARIABLE, "").partition("@")
+    if wanted != name:
+        return
+    if once:
+        try:
+            os.close(os.open(once, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return
+    os.kill(os.getpid(), signal.SIGKILL)

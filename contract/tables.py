@@ -1,0 +1,161 @@
+"""Every table of both services. Times are UTC with microseconds, written by Python; they inform and decide nothing.
+
+Ids and host names are ascii and compared by case on every database: the character set stands in the columns.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeDecorator
+
+metadata = sa.MetaData()
+
+Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER counts up by itself in SQLite
+Text = sa.Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4"), "mysql", "mariadb")
+Moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+
+def Ascii(length: int) -> sa.String:  # noqa: N802 - reads as a column type
+    """An ascii string that is compared by case."""
+    return sa.String(length).with_variant(
+        mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb"
+    )
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value as text: the same on every database, unlike their own JSON types."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+def _table(name: str, *parts: sa.Column[Any] | sa.Index | sa.UniqueConstraint) -> sa.Table:
+    return sa.Table(name, metadata, *parts, mysql_engine="InnoDB", mysql_charset="utf8mb4")
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, nullable=False, server_default="0")
+
+
+task = _table(
+    "task",
+    sa.Column("key", Key, primary_key=True, autoincrement=True),
+    sa.Column("id", Ascii(160), nullable=False, unique=True),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("type", Ascii(16), nullable=False),  # adhoc, playbook
+    sa.Column("module", Ascii(255)),
+    sa.Column("args", Text),  # as submitted; an object as its JSON, see options.args_are_json
+    sa.Column("playbook_name", sa.String(255)),
+    sa.Column("playbook_content", Text),
+    sa.Column("timeout_seconds", sa.Integer, nullable=False),
+    sa.Column("options", Json, nullable=False),
+    sa.Column("warnings", Json, nullable=False),
+    sa.Column("request_hash", Ascii(64), nullable=False),
+    sa.Column("state", Ascii(16), nullable=False),
+    sa.Column("host_count", sa.Integer, nullable=False),
+    sa.Column("unit_count", sa.Integer, nullable=False),
+    sa.Column("submitted_by", sa.String(160)),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("started_at", Moment),
+    sa.Column("finished_at", Moment),
+    sa.Index("task_by_state", "state", "key"),
+)
+
+unit = _table(
+    "unit",
+    sa.Column("id", Key, primary_key=True, autoincrement=True),
+    sa.Column("task_key", Key, sa.ForeignKey("task.key"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),  # from 1 within the task
+    sa.Column("state", Ascii(16), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("incarnation", Ascii(32)),
+    sa.Column("host_count", sa.Integer, nullable=False),
+    sa.Column("published_at", Moment),
+    sa.Column("begun_at", Moment),
+    sa.Column("finished_at", Moment),
+    _count("success"),
+    _count("failed"),
+    _count("unreachable"),
+    _count("timeout"),
+    _count("held"),
+    _count("not_started"),
+    _count("cancelled"),
+    _count("lost"),
+    sa.UniqueConstraint("task_key", "number", name="unit_number"),
+    sa.Index("unit_by_state", "state", "task_key", "id"),
+    sa.Index("unit_by_incarnation", "incarnation", "state"),
+)
+
+host_result = _table(
+    "host_result",
+    sa.Column("id", Key, primary_key=True, autoincrement=True),
+    sa.Column("task_key", Key, sa.ForeignKey("task.key"), nullable=False),
+    sa.Column("unit_id", Key, sa.ForeignKey("unit.id"), nullable=False),
+    sa.Column("host", Ascii(253), nullable=False),
+    sa.Column("status", Ascii(16), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("rc", sa.Integer),
+    sa.Column("changed", sa.Boolean),
+    sa.Column("stdout", Text),
+    sa.Column("stderr", Text),
+    sa.Column("msg", Text),
+    sa.Column("tasks_ok", sa.Integer),
+    sa.Column("tasks_total", sa.Integer),
+    sa.Column("stuck_task", sa.String(255)),  # the current one while running
+    sa.Column("stage", Ascii(16)),
+    sa.Column("since", Moment),
+    sa.Column("blame", Text),
+    sa.Column("stopped_on_host", Ascii(8)),
+    sa.Column("engine", sa.String(255)),
+    sa.Column("started_at", Moment),
+    sa.Column("finished_at", Moment),
+    sa.Column("detail", Json),
+    sa.UniqueConstraint("task_key", "host", name="host_once_a_task"),
+    sa.Index("host_result_by_task", "task_key", "id"),
+    sa.Index("host_result_by_unit", "unit_id", "status"),
+    sa.Index("host_result_by_status", "task_key", "status", "since"),
+    sa.Index("host_result_by_host", "host", "id"),
+)
+
+engine = _table(
+    "engine",
+    sa.Column("incarnation", Ascii(32), primary_key=True),
+    sa.Column("id", sa.String(255), nullable=False),
+    sa.Column("host_name", sa.String(255), nullable=False),
+    sa.Column("version", Ascii(32), nullable=False),
+    sa.Column("slots", sa.Integer, nullable=False),
+    sa.Column("free_slots", sa.Integer, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("state", Ascii(16), nullable=False),
+    sa.Column("missing", Text),  # one sentence, null when nothing is missing
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("beat_at", Moment, nullable=False),
+    sa.Index("engine_by_state", "state", "id"),
+)
+
+leader = _table(
+    "leader",
+    sa.Column("name", Ascii(32), primary_key=True),
+    sa.Column("holder", Ascii(64), nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+host_key = _table(
+    "host_key",
+    sa.Column("host", Ascii(253), primary_key=True),
+    sa.Column("port", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key_type", Ascii(64), primary_key=True),
+    sa.Column("key", Ascii(4096), nullable=False),
+    sa.Column("first_seen_at", Moment, nullable=False),
+    sa.Column("engine", sa.String(255), nullable=False),
+)
