@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def _secret(default: str = "") -> str:
-    return field(default=default, repr=False)  # type: ignore[no-any-return]
+    return field(default=default, repr=False)
 
 
 @dataclass(frozen=True)

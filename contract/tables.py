@@ -19,7 +19,7 @@ Text = sa.Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4"), "mysql", "mar
 Moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
-def Ascii(length: int) -> sa.String:  # noqa: N802 - reads as a column type
+def Ascii(length: int) -> sa.String:
     """An ascii string that is compared by case."""
     return sa.String(length).with_variant(
         mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb"
