@@ -39,3 +39,7 @@ class DatabaseConflict(DatabaseRetry):
 
 class SchemaError(DatabaseError):
     """The database's schema is newer than this program, or cannot be upgraded."""
+
+
+class SchemaOutdated(DatabaseRetry):
+    """The database's schema is missing or older than this program; distribute upgrades it when it starts."""

@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator
 metadata = sa.MetaData()
 
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER counts up by itself in SQLite
-Text = sa.Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4"), "mysql", "mariadb")
+Text = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 Moment = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
@@ -40,7 +40,8 @@ class Json(TypeDecorator[Any]):
 
 
 def _table(name: str, *parts: sa.Column[Any] | sa.Index | sa.UniqueConstraint) -> sa.Table:
-    return sa.Table(name, metadata, *parts, mysql_engine="InnoDB", mysql_charset="utf8mb4")
+    # _bin: names are compared by case, as SQLite does, whatever the server's own default is.
+    return sa.Table(name, metadata, *parts, mysql_engine="InnoDB", mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin")
 
 
 def _count(name: str) -> sa.Column[int]:

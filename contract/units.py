@@ -20,7 +20,7 @@ def count_by_status(connection: sa.Connection, unit_id: int) -> dict[str, int]:
         .where(host_result.c.unit_id == unit_id)
         .group_by(host_result.c.status)
     )
-    return dict(rows.tuples().all())
+    return {status: count for status, count in rows}  # noqa: C416 - dict() does not know the types of a Row
 
 
 def end_unit(connection: sa.Connection, unit_id: int, incarnation: str) -> bool:

@@ -1,0 +1,151 @@
+"""One line a record on standard error, key=value or JSON, with secrets masked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from contract.errors import ConfigError
+
+FORMAT_VARIABLE = "EXECUTE_ENGINE_LOG_FORMAT"
+LEVEL_VARIABLE = "EXECUTE_ENGINE_LOG_LEVEL"
+FORMATS = ("keyvalue", "json")
+LEVELS = ("debug", "info", "warning", "error")
+MASK = "***"
+
+_OWN_ATTRIBUTES = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_TALKATIVE = ("alembic", "asyncio", "asyncssh", "kafka", "sqlalchemy", "zabbix_utils")  # their info is our debug
+_BARE = re.compile(r"[A-Za-z0-9_./:@+,%*-]+")
+_LINE_BREAKERS = re.compile("[\x7f-\x9f\u2028\u2029]")  # what JSON leaves alone and a terminal or a pager does not
+
+log = logging.getLogger(__name__)
+
+
+def configure(service: str, process: str, secrets: Iterable[str] = ()) -> None:
+    """Send every record of this process to standard error; uncaught exceptions and warnings become records too.
+
+    service and process say who writes ("execute-engine", "consumer"). The secrets are replaced by *** wherever they
+    stand, also as JSON, repr() or a URL would write them. May be called again: the last call counts.
+    Raises ConfigError for a format or level in the environment that does not exist.
+    """
+    if problems := environment_problems():
+        raise ConfigError("; ".join(f"{variable}: {text}" for variable, text in problems.items()))
+    level = os.environ.get(LEVEL_VARIABLE) or "info"
+    render = _json if os.environ.get(FORMAT_VARIABLE) == "json" else _keyvalue
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter({"service": service, "process": process}, _mask_for(secrets), render))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+def environment_problems() -> dict[str, str]:
+    """What is wrong with the variables that choose the format and the level, by variable."""
+    return {
+        variable: f"expected one of {', '.join(choices)}, found {value!r}"
+        for variable, choices in ((FORMAT_VARIABLE, FORMATS), (LEVEL_VARIABLE, LEVELS))
+        if (value := os.environ.get(variable)) and value not in choices
+    }
+
+
+class _LineFormatter(logging.Formatter):
+    def __init__(
+        self, who: dict[str, str], mask: Callable[[str], str], render: Callable[[dict[str, Any]], str]
+    ) -> None:
+        super().__init__()
+        self._who = who
+        self._mask = mask
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields: dict[str, Any] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            **self._who,
+            "logger": record.name,
+            "msg": self._mask(_message(record)),
+        }
+        for name, value in vars(record).items():
+            if name not in _OWN_ATTRIBUTES:
+                fields[name] = self._masked(value)
+        if record.exc_info and record.exc_info[0]:
+            fields["traceback"] = self._mask(self.formatException(record.exc_info))
+        return self._render(fields)
+
+    def _masked(self, value: Any) -> Any:
+        return value if value is None or isinstance(value, bool | int | float) else self._mask(str(value))
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):  # arguments that do not fit must not cost the record
+        return f"{record.msg} {record.args!r}"
+
+
+def _mask_for(secrets: Iterable[str]) -> Callable[[str], str]:
+    spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
+    if not spellings:
+        return str
+    pattern = re.compile("|".join(re.escape(spelling) for spelling in sorted(spellings, key=len, reverse=True)))
+    return lambda text: pattern.sub(MASK, text)
+
+
+def _spellings(secret: str) -> set[str]:
+    return {
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        urllib.parse.quote(secret),
+        urllib.parse.quote_plus(secret),
+    }
+
+
+def _keyvalue(fields: dict[str, Any]) -> str:
+    return " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+
+
+def _quoted(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if _BARE.fullmatch(text) else _escaped(json.dumps(text, ensure_ascii=False))
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return _escaped(json.dumps(fields, ensure_ascii=False))
+
+
+def _escaped(text: str) -> str:
+    return _LINE_BREAKERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("uncaught exception", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(thrown: threading.ExceptHookArgs) -> None:
+    if thrown.exc_value is not None and not issubclass(thrown.exc_type, SystemExit):
+        name = thrown.thread.name if thrown.thread else "?"
+        log.critical(
+            "uncaught exception in a thread",
+            exc_info=(thrown.exc_type, thrown.exc_value, thrown.exc_traceback),
+            extra={"thread_name": name},
+        )
