@@ -1,0 +1,78 @@
+"""The error tree of distribute, and how each failure is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class DistributeError(Exception):
+    """Anything that distribute raises on purpose."""
+
+
+class NotLeading(DistributeError):
+    """Another dispatcher leads: nothing was changed, and this one must stop dispatching at once."""
+
+
+class Problems(DistributeError, ValueError):
+    """One value of a request has one or more problems; each names its place within the value ("" = all of it)."""
+
+    def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{place} {problem}".strip() for place, problem in self.problems))
+
+    @classmethod
+    def of(cls, problem: str) -> Problems:
+        """One problem of the whole value."""
+        return cls([("", problem)])
+
+
+class RequestError(DistributeError):
+    """A request that is answered with an error: its text is the answer's msg."""
+
+    STATUS = 500
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data: object = None
+        self.headers: dict[str, str] = {}
+
+
+class BadRequest(RequestError):
+    """400: every problem of the request, each with its field."""
+
+    STATUS = 400
+
+    def __init__(self, problems: Iterable[tuple[str, str]], message: str = "") -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        super().__init__(message or f"The request has {count} problem{'s' if count > 1 else ''}; nothing was done.")
+        self.data = [{"field": field, "problem": problem} for field, problem in self.problems]
+
+
+class NotFound(RequestError):
+    """404: there is no such thing."""
+
+    STATUS = 404
+
+
+class Conflict(RequestError):
+    """409: the task_id is another request's."""
+
+    STATUS = 409
+
+
+class UnsupportedMediaType(RequestError):
+    """415: the body is something else than JSON."""
+
+    STATUS = 415
+
+
+class NotReady(RequestError):
+    """503: something that every request needs is missing; trying again helps."""
+
+    STATUS = 503
+
+    def __init__(self, message: str, retry_after_seconds: int = 5) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after_seconds)}

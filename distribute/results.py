@@ -1,0 +1,169 @@
+"""Host results as answers: which rows a query means, in pages, and what an item shows of its row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Response
+
+from contract.database import Database
+from contract.states import OPEN_STATUSES, HostStatus
+from distribute import answers, cursors
+from distribute.answers import Item, moment
+from distribute.cursors import Position
+from distribute.errors import NotFound
+from distribute.schemas import ResultQuery
+from distribute.store import queries
+from distribute.store.queries import Row
+
+_STREAMED_ROWS = 300  # read, held and sent at once when all items are wanted
+_KINDS = {"adhoc": "ad hoc task", "playbook": "playbook task"}
+
+Rows = tuple[list[Row], Position | None]
+Pager = Callable[[sa.Connection, Position | None, int], Rows]  # rows from a position, and where the next ones begin
+MakeItem = Callable[[Row, Row], Item]  # from a host result and its task
+
+
+def answer(database: Database, query: ResultQuery, type_: str, make_item: MakeItem) -> Response | dict[str, Any]:
+    """GET /adhoc/, GET /playbook/ and their POST .../query/. Raises NotFound, BadRequest and DatabaseError."""
+    pager, name = _pager(database, query, type_)
+    start = cursors.decode(query.cursor, name)
+    if query.limit is None:
+        return answers.streamed(_pages(database, pager, make_item, start))
+    items, following = _read(database, pager, make_item, start, query.limit)
+    return answers.page(items, None if following is None else cursors.encode(following, name))
+
+
+def adhoc_item(row: Row, task: Row) -> Item:
+    detail = row.detail or {}
+    return {
+        **_item(row, task),
+        "task_name": task.name,
+        "module": task.module,
+        "args": json.loads(task.args) if task.options["args_are_json"] else task.args,
+        "stdout": row.stdout,
+        "stderr": row.stderr,
+        "msg": row.msg,
+        "rc": row.rc,
+        "cmd": detail.get("cmd"),
+        "dest": detail.get("dest"),
+        "changed": row.changed,
+        "created_date": moment(task.created_at),
+        "finished_date": moment(row.finished_at),
+        "blame": row.blame,
+    }
+
+
+def playbook_item(row: Row, task: Row) -> Item:
+    return {
+        **_item(row, task),
+        "success_rate": _success_rate(row),
+        "datetime": moment(row.finished_at or row.started_at or task.created_at),
+        "tasks_ok": row.tasks_ok,
+        "tasks_total": row.tasks_total,
+        "stuck_task": row.stuck_task,
+        "blame": row.blame,
+    }
+
+
+def task_host_item(row: Row, task: Row) -> Item:
+    """row is one of queries.hosts_of_task."""
+    return {
+        **adhoc_item(row, task),
+        "unit": row.unit_number,
+        "attempt": row.attempt,
+        "engine": row.engine,
+        "stage": row.stage,
+        "since": moment(row.since),
+        "stuck_task": row.stuck_task,
+        "tasks_ok": row.tasks_ok,
+        "tasks_total": row.tasks_total,
+        "stopped_on_host": row.stopped_on_host,
+        "started_date": moment(row.started_at),
+        "tasks": (row.detail or {}).get("tasks"),
+    }
+
+
+def _item(row: Row, task: Row) -> Item:
+    result = None if row.status in OPEN_STATUSES else "success" if row.status == HostStatus.SUCCESS else "fail"
+    return {"ip": row.host, "result": result, "status": row.status, "task_id": task.id}
+
+
+def _success_rate(row: Row) -> str | None:
+    if row.tasks_total:
+        return f"{100 * (row.tasks_ok or 0) // row.tasks_total}%"
+    if row.status in OPEN_STATUSES:
+        return None
+    return "100%" if row.status == HostStatus.SUCCESS else "0%"
+
+
+def _pager(database: Database, query: ResultQuery, type_: str) -> tuple[Pager, str]:
+    """How to read the rows, and the name of the query in its cursors."""
+    if query.task_id is not None:
+        return _task_pager(database, query.task_id, type_), f"{type_} task_id {query.task_id}"
+    if query.ip is not None:
+        return _host_pager(query.ip, type_), f"{type_} ip {query.ip}"
+    assert query.ips is not None
+    return _hosts_pager(query.ips.names, type_), f"{type_} ips {','.join(query.ips.names)}"
+
+
+def _task_pager(database: Database, task_id: str, type_: str) -> Pager:
+    task = database.read(lambda connection: queries.find_task(connection, task_id))
+    if task is None or task.type != type_:
+        raise NotFound(f"There is no {_KINDS[type_]} {task_id}.")
+
+    def page(connection: sa.Connection, start: Position | None, limit: int) -> Rows:
+        after_id = start[0] if start else 0
+        rows = queries.results_of_task(connection, task.key, after_id=after_id, limit=limit + 1)
+        return cut(rows, limit, lambda last: [last.id])
+
+    return page
+
+
+def _host_pager(host: str, type_: str) -> Pager:
+    def page(connection: sa.Connection, start: Position | None, limit: int) -> Rows:
+        before_id = start[0] if start else None
+        rows = queries.results_of_host(connection, host, type_, before_id=before_id, limit=limit + 1)
+        return cut(rows, limit, lambda last: [last.id])
+
+    return page
+
+
+def _hosts_pager(hosts: tuple[str, ...], type_: str) -> Pager:
+    """A host without a result takes no place in a page: its part of the hosts is only shorter."""
+
+    def page(connection: sa.Connection, start: Position | None, limit: int) -> Rows:
+        first = start[0] if start else 0
+        rows = queries.newest_results(connection, hosts[first : first + limit], type_)
+        return list(rows), [first + limit] if first + limit < len(hosts) else None
+
+    return page
+
+
+def cut(rows: Any, limit: int, position: Callable[[Row], Position]) -> Rows:
+    """Of limit + 1 rows, the page and where the next one begins."""
+    return list(rows[:limit]), position(rows[limit - 1]) if len(rows) > limit else None
+
+
+def _pages(database: Database, pager: Pager, make_item: MakeItem, start: Position | None) -> Iterator[list[Item]]:
+    items, following = _read(database, pager, make_item, start, _STREAMED_ROWS)
+    yield items
+    while following is not None:
+        items, following = _read(database, pager, make_item, following, _STREAMED_ROWS)
+        yield items
+
+
+def _read(
+    database: Database, pager: Pager, make_item: MakeItem, start: Position | None, limit: int
+) -> tuple[list[Item], Position | None]:
+    """One page in a transaction of its own, so that a slow client holds none."""
+
+    def read(connection: sa.Connection) -> tuple[Rows, dict[int, Row]]:
+        found = pager(connection, start, limit)
+        return found, queries.tasks_of(connection, found[0])
+
+    (rows, following), tasks = database.read(read)
+    return [make_item(row, tasks[row.task_key]) for row in rows], following

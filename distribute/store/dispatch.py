@@ -1,0 +1,270 @@
+"""The dispatcher's SQL: who leads, what may be published, what is over.
+
+Candidates come from a plain SELECT; each change is an UPDATE on the condition that the row still is as it was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from contract.database import now
+from contract.message import UnitMessage
+from contract.states import EngineState, TaskState, UnitState
+from contract.tables import engine, leader, task, unit
+
+DISPATCHER = "dispatcher"  # the leader row's name
+OPEN_TASKS = (TaskState.QUEUED, TaskState.RUNNING)
+OPEN_UNITS = (UnitState.WAITING, UnitState.PUBLISHED, UnitState.RUNNING, UnitState.LOST)
+OUT = (UnitState.PUBLISHED, UnitState.RUNNING)
+ALIVE = (EngineState.LIVE, EngineState.DRAINING)
+GONE = (EngineState.DEAD, EngineState.STOPPED)
+
+_FIRST_WAITING = (
+    "SELECT id, task_key, attempt, host_count FROM (SELECT id, task_key, attempt, host_count FROM unit"
+    " WHERE state = :state AND task_key = :key_{position} ORDER BY id LIMIT :limit) AS first_{position}"
+)
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The leader row as somebody saw it; holder is empty when nobody leads."""
+
+    holder: str
+    beat: int
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What there is to do: one statement, asked all the time."""
+
+    slots: int  # of all live engines
+    published_hosts: int  # of the units that are published and not claimed
+    has_waiting: bool
+    has_finished: bool  # a task without an open unit
+
+    @property
+    def room(self) -> int:
+        """Hosts that may still be published."""
+        return self.slots - self.published_hosts
+
+
+@dataclass(frozen=True)
+class WaitingTask:
+    key: int
+    id: str
+    type: str
+    parallel: int  # hosts that may be out at once; 0 = as the configuration says
+    hosts_out: int  # of its published and running units
+
+
+@dataclass(frozen=True)
+class WaitingUnit:
+    id: int
+    task_key: int
+    attempt: int
+    host_count: int
+
+
+@dataclass(frozen=True)
+class LiveEngine:
+    incarnation: str
+    id: str
+    host_name: str
+    beat: int
+
+
+@dataclass(frozen=True)
+class HeldUnit:
+    """A running unit whose engine is gone for good."""
+
+    id: int
+    incarnation: str
+    is_begun: bool
+    engine_id: str
+    host_name: str
+    engine_state: str
+
+
+def leader_row(connection: sa.Connection) -> Leader | None:
+    row = connection.execute(sa.select(leader.c.holder, leader.c.beat).where(leader.c.name == DISPATCHER)).first()
+    return None if row is None else Leader(row.holder, row.beat)
+
+
+def add_leader_row(connection: sa.Connection) -> None:
+    """Does nothing where another dispatcher was faster."""
+    insert = sa.insert(leader).prefix_with("IGNORE", dialect="mysql").prefix_with("OR IGNORE", dialect="sqlite")
+    connection.execute(insert.values(name=DISPATCHER, holder="", beat=0))
+
+
+def take_over(connection: sa.Connection, seen: Leader, holder: str) -> bool:
+    """True when the row still was as seen, and holder leads from the commit of this on."""
+    taken = connection.execute(
+        sa.update(leader)
+        .where(leader.c.name == DISPATCHER, leader.c.holder == seen.holder, leader.c.beat == seen.beat)
+        .values(holder=holder, beat=leader.c.beat + 1)
+    )
+    return taken.rowcount == 1
+
+
+def beat(connection: sa.Connection, holder: str) -> bool:
+    """False when holder does not lead any more. Until the end of the transaction nobody else can take over."""
+    beaten = connection.execute(
+        sa.update(leader).where(leader.c.name == DISPATCHER, leader.c.holder == holder).values(beat=leader.c.beat + 1)
+    )
+    return beaten.rowcount == 1
+
+
+def resign(connection: sa.Connection, holder: str) -> None:
+    """Somebody else may lead at once."""
+    connection.execute(
+        sa.update(leader).where(leader.c.name == DISPATCHER, leader.c.holder == holder).values(holder="")
+    )
+
+
+def glance(connection: sa.Connection) -> Glance:
+    slots = sa.select(sa.func.coalesce(sa.func.sum(engine.c.slots), 0)).where(engine.c.state == EngineState.LIVE)
+    published = sa.select(sa.func.coalesce(sa.func.sum(unit.c.host_count), 0)).where(
+        unit.c.state == UnitState.PUBLISHED
+    )
+    waiting = sa.select(sa.func.min(unit.c.task_key)).where(unit.c.state == UnitState.WAITING)
+    row = connection.execute(
+        sa.select(
+            slots.scalar_subquery(),
+            published.scalar_subquery(),
+            waiting.scalar_subquery(),
+            _finished().limit(1).scalar_subquery(),
+        )
+    ).one()
+    return Glance(int(row[0]), int(row[1]), row[2] is not None, row[3] is not None)
+
+
+def waiting_task_keys(connection: sa.Connection) -> list[int]:
+    """Open tasks with waiting units, in order. A look into the index for each open task, none for each unit."""
+    rows = connection.execute(
+        sa.select(task.c.key).where(task.c.state.in_(OPEN_TASKS), _first_unit(UnitState.WAITING).is_not(None))
+    )
+    return sorted(rows.scalars())  # not ORDER BY: it might walk the primary key, through all the tasks ever
+
+
+def waiting_tasks(connection: sa.Connection, keys: Sequence[int]) -> list[WaitingTask]:
+    """These tasks, in this order."""
+    hosts_out = (
+        sa.select(sa.func.coalesce(sa.func.sum(unit.c.host_count), 0))
+        .where(unit.c.task_key == task.c.key, unit.c.state.in_(OUT))
+        .scalar_subquery()
+    )
+    rows = connection.execute(
+        sa.select(task.c.key, task.c.id, task.c.type, task.c.options, hosts_out.label("hosts_out")).where(
+            task.c.key.in_(keys)
+        )
+    )
+    found = {
+        row.key: WaitingTask(row.key, row.id, row.type, row.options["parallel"], int(row.hosts_out)) for row in rows
+    }
+    return [found[key] for key in keys if key in found]
+
+
+def waiting_units(connection: sa.Connection, task_keys: Sequence[int], limit: int) -> dict[int, list[WaitingUnit]]:
+    """Of each task at most `limit` waiting units, the oldest first."""
+    found: dict[int, list[WaitingUnit]] = {key: [] for key in task_keys}
+    if not task_keys:
+        return found
+    # Text, because SQLAlchemy takes longer to build a union of many parts than the database to answer it.
+    statement = " UNION ALL ".join(_FIRST_WAITING.format(position=position) for position in range(len(task_keys)))
+    keys = {f"key_{position}": key for position, key in enumerate(task_keys)}
+    for row in connection.execute(sa.text(statement), {**keys, "state": UnitState.WAITING.value, "limit": limit}):
+        found[row.task_key].append(WaitingUnit(row.id, row.task_key, row.attempt, row.host_count))
+    return {key: sorted(units, key=lambda waiting: waiting.id) for key, units in found.items()}
+
+
+def publish(connection: sa.Connection, unit_ids: Sequence[int]) -> set[int]:
+    """waiting -> published; returns those that still were waiting, and are published now."""
+    still = sa.select(unit.c.id).where(unit.c.id.in_(unit_ids), unit.c.state == UnitState.WAITING).order_by(unit.c.id)
+    won = set(connection.execute(still.with_for_update()).scalars())  # locked: the UPDATE changes exactly these
+    connection.execute(
+        sa.update(unit)
+        .where(unit.c.id.in_(sorted(won)), unit.c.state == UnitState.WAITING)
+        .values(state=UnitState.PUBLISHED, published_at=now())
+    )
+    return won
+
+
+def published_messages(connection: sa.Connection) -> list[UnitMessage]:
+    """The messages of all units that are published and not claimed; a window's worth, oldest first."""
+    rows = connection.execute(
+        sa.select(unit.c.id, task.c.id.label("task_id"), task.c.type, unit.c.attempt, unit.c.host_count)
+        .join(task, task.c.key == unit.c.task_key)
+        .where(unit.c.state == UnitState.PUBLISHED)
+        .order_by(unit.c.id)
+    )
+    return [UnitMessage(row.id, row.task_id, row.type, row.attempt, row.host_count) for row in rows]
+
+
+def free_slots(connection: sa.Connection) -> list[tuple[int, int]]:
+    """Of each live engine: free slots, slots."""
+    rows = connection.execute(sa.select(engine.c.free_slots, engine.c.slots).where(engine.c.state == EngineState.LIVE))
+    return [(row.free_slots, row.slots) for row in rows]
+
+
+def finish_tasks(connection: sa.Connection) -> list[str]:
+    """Open tasks without an open unit -> finished; returns their ids."""
+    over = connection.execute(_finished().add_columns(task.c.id)).all()
+    finished = []
+    for row in over:
+        ended = connection.execute(
+            sa.update(task)
+            .where(task.c.key == row.key, task.c.state.in_(OPEN_TASKS))
+            .values(state=TaskState.FINISHED, finished_at=now())
+        )
+        if ended.rowcount == 1:
+            finished.append(row.id)
+    return finished
+
+
+def live_engines(connection: sa.Connection) -> list[LiveEngine]:
+    """Those that nobody has declared dead and that did not stop."""
+    columns = (engine.c.incarnation, engine.c.id, engine.c.host_name, engine.c.beat)
+    rows = connection.execute(sa.select(*columns).where(engine.c.state.in_(ALIVE)))
+    return [LiveEngine(row.incarnation, row.id, row.host_name, row.beat) for row in rows]
+
+
+def declare_dead(connection: sa.Connection, incarnation: str, seen_beat: int) -> bool:
+    """False when it has beaten since."""
+    died = connection.execute(
+        sa.update(engine)
+        .where(engine.c.incarnation == incarnation, engine.c.beat == seen_beat, engine.c.state.in_(ALIVE))
+        .values(state=EngineState.DEAD, free_slots=0)
+    )
+    return died.rowcount == 1
+
+
+def units_of_gone_engines(connection: sa.Connection) -> list[HeldUnit]:
+    """Running units of dead and stopped incarnations, also of those whose settler died half way."""
+    columns = (unit.c.id, unit.c.incarnation, unit.c.begun_at, engine.c.host_name, engine.c.state)
+    rows = connection.execute(
+        sa.select(*columns, engine.c.id.label("engine_id"))
+        .join(engine, engine.c.incarnation == unit.c.incarnation)
+        .where(unit.c.state == UnitState.RUNNING, engine.c.state.in_(GONE))
+        .order_by(unit.c.id)
+    )
+    return [
+        HeldUnit(row.id, row.incarnation, row.begun_at is not None, row.engine_id, row.host_name, row.state)
+        for row in rows
+    ]
+
+
+def _finished() -> sa.Select[tuple[int]]:
+    """The keys of open tasks without an open unit."""
+    # Neither EXISTS nor IN: MariaDB would read all open units for them, instead of one look for each task and state.
+    first_open = sa.func.coalesce(*(_first_unit(state) for state in OPEN_UNITS))
+    return sa.select(task.c.key).where(task.c.state.in_(OPEN_TASKS), first_open.is_(None))
+
+
+def _first_unit(state: UnitState) -> sa.ScalarSelect[int]:
+    """Of the task of the enclosing SELECT."""
+    units = sa.select(unit.c.id).where(unit.c.state == state, unit.c.task_key == task.c.key)
+    # Not min(): in a correlated subquery MariaDB reads all the units for it.
+    return units.order_by(unit.c.id).limit(1).correlate(task).scalar_subquery()

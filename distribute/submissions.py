@@ -1,0 +1,90 @@
+"""From a valid request to a stored task and its answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import Any
+
+from contract.config import Config
+from contract.database import Database
+from distribute.answers import Item, envelope, moment
+from distribute.schemas import AdhocSubmission, PlaybookSubmission, Submission
+from distribute.store.submission import NewTask, submit
+
+
+def answer(database: Database, new: NewTask, duplicates: int) -> dict[str, Any]:
+    """Store it and answer; again the same answer when it is there already. Raises Conflict and DatabaseError."""
+    stored = database.write(lambda connection: submit(connection, new))
+    of_type = {"module": stored.module} if stored.type == "adhoc" else {"playbook_name": stored.playbook_name}
+    summary: Item = {
+        "task_id": stored.id,
+        "task_name": stored.name,
+        "type": stored.type,
+        **of_type,
+        "state": "queued",  # as it was answered first, whatever has become of it
+        "hosts": stored.host_count,
+        "units": stored.unit_count,
+        "duplicates": duplicates,
+        "timeout": stored.timeout_seconds,
+        "warnings": stored.warnings,
+        "created_date": moment(stored.created_at),
+    }
+    return envelope(summary, "accepted")
+
+
+def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
+    are_json = not isinstance(request.args, str)
+    return NewTask(
+        **_common(request, config),
+        options=_options(request, config, become=request.become, template=request.template, args_are_json=are_json),
+        warnings=[],
+        module=request.module,
+        args=json.dumps(request.args) if are_json else str(request.args),
+    )
+
+
+def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
+    playbook = request.playbook_content
+    options = _options(request, config, become=request.become or None, template=False, args_are_json=False)
+    common = _common(request, config)
+    units = -(-len(request.ips.names) // common["unit_hosts"])
+    return NewTask(
+        **common,
+        options={**options, "strategies": list(playbook.strategies)},
+        warnings=playbook.warnings(units),
+        playbook_name=request.playbook_name,
+        playbook_content=playbook.text,
+    )
+
+
+def _common(request: AdhocSubmission | PlaybookSubmission, config: Config) -> dict[str, Any]:
+    return {
+        "id": request.task_id or uuid.uuid4().hex,
+        "name": request.task_name,
+        "type": request.type,
+        "timeout_seconds": request.timeout,
+        "request_hash": _hash(request),
+        "hosts": request.ips.names,
+        "unit_hosts": request.unit_hosts or config.engine.number,
+    }
+
+
+def _options(request: Submission, config: Config, **own: bool | None) -> dict[str, Any]:
+    return {
+        "check": request.check,
+        "parallel": config.distribute.parallel if request.parallel is None else request.parallel,
+        "unit_hosts": request.unit_hosts or config.engine.number,
+        "strategies": [],
+        **own,
+    }
+
+
+def _hash(request: Submission) -> str:
+    """Of the request as it was understood: the spelling and order of hosts, and given defaults, make no other one."""
+    fields = request.model_dump(exclude={"task_id", "ips", "playbook_content"})
+    fields["ips"] = sorted(request.ips.names)
+    if isinstance(request, PlaybookSubmission):
+        fields["playbook_content"] = request.playbook_content.text
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

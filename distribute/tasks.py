@@ -1,0 +1,134 @@
+"""/tasks/: what was submitted, how far it is, and its hosts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from contract.database import now
+from contract.states import OPEN_STATUSES
+from distribute import answers, context, cursors, results
+from distribute.answers import Item, moment
+from distribute.cursors import Position
+from distribute.errors import NotFound
+from distribute.inputs import Resource
+from distribute.schemas import TASK_ID, HostQuery, TaskAnswer, TaskHostPage, TaskPage, TaskQuery
+from distribute.store import queries
+from distribute.store.queries import Row
+
+tasks = Resource("tasks", __name__)
+
+
+@tasks.get("/")
+@tasks.input(TaskQuery, location="query", arg_name="query")
+@tasks.output(TaskPage)
+@tasks.doc(responses=[400, 503])
+def list_tasks(query: TaskQuery) -> dict[str, Any]:
+    """Tasks, newest first"""
+    name = f"tasks {query.state} {query.type}"
+    start = cursors.decode(query.cursor, name)
+    rows = context.current().database.read(
+        lambda connection: queries.tasks(
+            connection,
+            state=query.state,
+            type_=query.type,
+            before_key=start[0] if start else None,
+            limit=query.limit + 1,
+        )
+    )
+    page, following = results.cut(rows, query.limit, lambda last: [last.key])
+    items = [{**_task(row), "playbook_name": row.playbook_name} for row in page]
+    return answers.page(items, None if following is None else cursors.encode(following, name))
+
+
+@tasks.get("/<task_id>/")
+@tasks.output(TaskAnswer)
+@tasks.doc(responses=[404, 503])
+def read_task(task_id: str) -> dict[str, Any]:
+    """How far a task is, how fast, how long still"""
+
+    def read(connection: sa.Connection) -> tuple[Row, dict[str, int], dict[str, int]]:
+        task = _find(connection, task_id)
+        return task, *queries.progress(connection, task.key)
+
+    task, counts, units = context.current().database.read(read)
+    finished = task.host_count - sum(counts[status] for status in OPEN_STATUSES)
+    return answers.envelope(
+        {
+            **_task(task),
+            "counts": counts,
+            "units_by_state": units,
+            "finished": finished,
+            "percent": 100 * finished // task.host_count,
+            **_speed(task, finished),
+            "warnings": task.warnings,
+        }
+    )
+
+
+@tasks.get("/<task_id>/hosts/")
+@tasks.input(HostQuery, location="query", arg_name="query")
+@tasks.output(TaskHostPage)
+@tasks.doc(responses=[400, 404, 503])
+def list_hosts(task_id: str, query: HostQuery) -> dict[str, Any]:
+    """The hosts of a task, in pages
+
+    status=running shows what it is stuck on: those that have changed least recently come first.
+    """
+    name = f"hosts of {task_id} {query.status}"
+    start = cursors.decode(query.cursor, name)
+
+    def read(connection: sa.Connection) -> tuple[Row, list[Row]]:
+        task = _find(connection, task_id)
+        found = queries.hosts_of_task(
+            connection, task.key, status=query.status, after=_since_and_id(start), limit=query.limit + 1
+        )
+        return task, list(found)
+
+    task, rows = context.current().database.read(read)
+    page, following = results.cut(rows, query.limit, lambda last: [moment(last.since), last.id])
+    items = [results.task_host_item(row, task) for row in page]
+    return answers.page(items, None if following is None else cursors.encode(following, name))
+
+
+def _since_and_id(position: Position | None) -> tuple[datetime | None, int] | None:
+    if position is None:
+        return None
+    since, id_ = position
+    return None if since is None else datetime.fromisoformat(since.removesuffix("Z")), id_
+
+
+def _find(connection: sa.Connection, task_id: str) -> Row:
+    task = queries.find_task(connection, task_id) if TASK_ID.fullmatch(task_id) else None
+    if task is None:
+        raise NotFound(f"There is no task {task_id[:160]}.")
+    return task
+
+
+def _task(row: Row) -> Item:
+    return {
+        "task_id": row.id,
+        "task_name": row.name,
+        "type": row.type,
+        "module": row.module,
+        "state": row.state,
+        "hosts": row.host_count,
+        "units": row.unit_count,
+        "timeout": row.timeout_seconds,
+        "created_date": moment(row.created_at),
+        "started_date": moment(row.started_at),
+        "finished_date": moment(row.finished_at),
+    }
+
+
+def _speed(task: Row, finished: int) -> dict[str, float | None]:
+    """Since the first unit began. Clocks of several machines meet here: it informs, and decides nothing."""
+    if task.started_at is None:
+        return {"hosts_per_second": 0.0, "seconds_left": None}
+    seconds = max(((task.finished_at or now()) - task.started_at).total_seconds(), 0.001)
+    rate, left = finished / seconds, task.host_count - finished
+    if not left:
+        return {"hosts_per_second": round(rate, 3), "seconds_left": 0.0}
+    return {"hosts_per_second": round(rate, 3), "seconds_left": round(left / rate, 1) if finished else None}

@@ -1,0 +1,64 @@
+"""Which waiting units go out next. No I/O, no clock: all scheduling between tasks is decided here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from contract.message import UnitMessage
+from distribute.store.dispatch import Glance, WaitingTask, WaitingUnit
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The units to publish, in this order, as their messages."""
+
+    messages: tuple[UnitMessage, ...]
+    last_key: int  # of the task after which the next turn begins
+    waits_for_room: bool  # it ended at a unit that is larger than the room
+
+
+def in_turn(keys: Sequence[int], after: int) -> list[int]:
+    """These ascending keys, beginning with the one after `after` and around to the first."""
+    return [key for key in keys if key > after] + [key for key in keys if key <= after]
+
+
+def portions(keys: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))
+
+
+def choose(
+    glance: Glance,
+    tasks: Sequence[WaitingTask],
+    units: Mapping[int, Sequence[WaitingUnit]],
+    default_parallel: int,
+    last_key: int,
+) -> Choice:
+    """Take the tasks' units by turns, one unit a turn, as long as the window has room.
+
+    A unit that is larger than the room ends the choice: the next one begins with its task, so that small units do not
+    keep a large one waiting for ever. A task at its limit of hosts is passed over. A window and a task with nothing
+    out always take one unit, however large it is.
+    """
+    chosen: list[UnitMessage] = []
+    room, is_empty = glance.room, glance.published_hosts == 0
+    hosts_out = {task.key: task.hosts_out for task in tasks}
+    turns = deque((task, deque(units[task.key])) for task in tasks)
+    while turns:
+        task, waiting = turns.popleft()
+        if not waiting or not _may_have(waiting[0], hosts_out[task.key], task.parallel or default_parallel):
+            continue
+        if waiting[0].host_count > room and not is_empty:
+            return Choice(tuple(chosen), last_key, waits_for_room=True)
+        unit = waiting.popleft()
+        chosen.append(UnitMessage(unit.id, task.id, task.type, unit.attempt, unit.host_count))
+        room, is_empty = room - unit.host_count, False
+        hosts_out[task.key] += unit.host_count
+        last_key = task.key
+        turns.append((task, waiting))
+    return Choice(tuple(chosen), last_key, waits_for_room=False)
+
+
+def _may_have(unit: WaitingUnit, hosts_out: int, parallel: int) -> bool:
+    return not parallel or not hosts_out or hosts_out + unit.host_count <= parallel

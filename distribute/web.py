@@ -1,0 +1,139 @@
+"""distribute: web. gunicorn with the application: an arbiter, which the supervisor watches, and its workers."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+import time
+from typing import Any
+
+from gunicorn import glogging
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+
+from contract import migrations, processes
+from contract.config import Config, DistributeSettings
+from contract.database import Database
+from contract.errors import DatabaseError
+from contract.supervised import Lifeline
+from distribute.app import create_app
+
+TITLE = "distribute: web"
+STOP_SECONDS = 20  # for requests that are being answered
+THREADS = 8  # a worker
+BIND_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75  # longer than nginx keeps an idle connection, so that it is never the one who is surprised
+HUNG_WORKER_SECONDS = 60
+UPGRADE_PAUSE_SECONDS = 2.0
+BACKLOG = 2048
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, lifeline: Lifeline) -> int:
+    """Answer REST until SIGTERM; returns the exit code. Says ready when it listens, whatever the database does."""
+    listener = _listen(config.distribute, lifeline)
+    try:
+        _Server(config, lifeline, listener).run()
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 1
+    return 0
+
+
+def _listen(settings: DistributeSettings, lifeline: Lifeline) -> socket.socket:
+    """Bound and listening; tries for BIND_SECONDS, because a former web process may still hold the port."""
+    address = (settings.host, settings.port)
+    family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    deadline = time.monotonic() + BIND_SECONDS
+    while True:
+        lifeline.alive()
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(resolved)
+            listener.listen(BACKLOG)
+            return listener
+        except OSError as exc:
+            listener.close()
+            if exc.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's view of what it is to run."""
+
+    def __init__(self, config: Config, lifeline: Lifeline, listener: socket.socket) -> None:
+        self._config = config
+        self._listener = listener
+        self.lifeline = lifeline
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = {
+            "bind": f"fd://{self._listener.detach()}",
+            "backlog": BACKLOG,
+            "worker_class": "gthread",
+            "workers": self._config.distribute.workers,
+            "threads": THREADS,
+            "timeout": HUNG_WORKER_SECONDS,
+            "graceful_timeout": STOP_SECONDS,
+            "keepalive": KEEP_ALIVE_SECONDS,
+            "limit_request_line": 0,  # thousands of addresses in ?ips=
+            "control_socket_disable": True,
+            "logger_class": _Logger,
+            "when_ready": lambda _arbiter: self.lifeline.ready(),
+            "post_fork": _become_worker,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """In each worker, after the fork."""
+        database = Database(self._config.database, pool_size=THREADS)
+        threading.Thread(target=_upgrade, args=(database,), name="upgrade", daemon=True).start()
+        return create_app(self._config, database)
+
+    def run(self) -> None:
+        _Arbiter(self).run()
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    def manage_workers(self) -> None:
+        """The first thing that the main loop does, just after gunicorn has given this process its own title."""
+        processes.set_title(TITLE)
+        super().manage_workers()
+
+    def wait_for_signals(self, timeout: float = 1.0) -> Any:
+        """What the main loop does at each turn, at least once a second."""
+        self.app.lifeline.alive()
+        return super().wait_for_signals(timeout)
+
+
+class _Logger(glogging.Logger):  # type: ignore[misc]
+    """gunicorn's messages go where all others go."""
+
+    def _set_handler(self, target: logging.Logger, *_: Any, **__: Any) -> None:
+        target.propagate = True
+
+
+def _become_worker(arbiter: Arbiter, _worker: Worker) -> None:
+    processes.die_with_parent(arbiter.pid)
+    processes.set_title(f"{TITLE} worker")
+
+
+def _upgrade(database: Database) -> None:
+    """Bring the schema up to date as soon as the database lets us; requests are answered with 503 until then."""
+    told = ""
+    while True:
+        try:
+            migrations.upgrade(database)
+            return
+        except DatabaseError as exc:
+            if str(exc) != told:
+                told = str(exc)
+                log.warning("the database schema cannot be brought up to date yet", extra={"error": told})
+        time.sleep(UPGRADE_PAUSE_SECONDS)
