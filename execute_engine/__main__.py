@@ -1,0 +1,67 @@
+"""`python -m execute_engine [consumer|heartbeat] --config FILE`: without a role it is the supervisor of both."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from contract import config as configuration
+from contract import logs
+from contract.config import Config
+from contract.errors import ConfigError
+from contract.supervised import Lifeline
+from contract.supervisor import Child, Supervisor
+
+SERVICE = "execute-engine"
+CONFIG = Path("conf/server.conf")
+# Beyond the drain: for stopped units to end, for their results to be stored, and for the launcher to end.
+CONSUMER_END_SECONDS = 90.0
+HEARTBEAT_END_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m execute_engine", description=__doc__)
+    parser.add_argument("role", nargs="?", choices=("consumer", "heartbeat"))
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    options = parser.parse_args(arguments)
+    lifeline = Lifeline.from_environment()  # first of all: from here on we die with the supervisor
+    try:
+        config = configuration.load(options.config, "execute_engine")
+        logs.configure(SERVICE, options.role or "supervisor", config.secrets())
+    except ConfigError as exc:
+        print(exc, file=sys.stderr)
+        return ConfigError.EXIT_CODE
+    if options.role == "consumer":
+        from execute_engine import consumer
+
+        return consumer.main(config, lifeline)
+    if options.role == "heartbeat":
+        from execute_engine import heartbeat
+
+        return heartbeat.main(config, lifeline)
+    return _supervise(config, options.config.resolve())
+
+
+def _supervise(config: Config, file: Path) -> int:
+    for warning in config.warnings:
+        log.warning(warning)
+    children = [_child("consumer", file, config.engine.drain_seconds + CONSUMER_END_SECONDS)]
+    if config.zabbix.ip:
+        children.append(_child("heartbeat", file, HEARTBEAT_END_SECONDS))
+    else:
+        log.info("no heartbeat is sent: [Zabbix] IP is empty")
+    return Supervisor(SERVICE, children).run()
+
+
+def _child(role: str, file: Path, stop_seconds: float) -> Child:
+    argv = (sys.executable, "-m", "execute_engine", role, "--config", str(file))
+    return Child(role, argv, stop_seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

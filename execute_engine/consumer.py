@@ -1,0 +1,96 @@
+"""The consumer process: how it starts and how it ends; what it does in between stands in loop.py."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from contextlib import ExitStack
+
+from contract import processes, signals
+from contract.config import Config
+from contract.database import Database
+from contract.supervised import Lifeline
+from execute_engine import slots, stops
+from execute_engine.database_thread import DatabaseThread
+from execute_engine.engine_row import EngineRow
+from execute_engine.errors import LauncherError, LeaseLost, StopRequested, TwinError
+from execute_engine.former import kill_former
+from execute_engine.launcher_client import LauncherClient
+from execute_engine.loop import Loop, Parts
+from execute_engine.start import Memory, Patience, await_database, only_one, refuse_twins
+from execute_engine.stops import Stops
+from execute_engine.store import Store
+from execute_engine.subscription import Subscription
+from execute_engine.wakeup import Wakeup
+
+DATABASE_ANSWER_SECONDS = 10.0
+KAFKA_LEAVE_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def main(config: Config, lifeline: Lifeline, *, runner: str = "execute_engine.runner") -> int:
+    """Run one incarnation of the engine; returns the exit code. runner is the module that runs units."""
+    processes.set_title("execute-engine: consumer")
+    with signals.caught(*stops.SIGNALS) as caught:
+        stop_signals = Stops(caught)
+        try:
+            with only_one(config.engine.state_dir, patience := Patience(lifeline, stop_signals)):
+                _run(config, lifeline, stop_signals, patience, runner)
+        except StopRequested as exc:
+            log.info("stopped", extra={"reason": str(exc)})
+        except (LauncherError, LeaseLost, TwinError) as exc:
+            log.error("the engine cannot go on", extra={"reason": str(exc)})
+            return 1
+    return 0
+
+
+def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Patience, runner: str) -> None:
+    settings, incarnation = config.engine, uuid.uuid4().hex
+    left = kill_former(settings.state_dir, incarnation)
+    if left:
+        log.error("processes of a former run cannot be killed", extra={"pids": left})
+    with ExitStack() as ending:
+        database = Database(config.database, answer_timeout_seconds=DATABASE_ANSWER_SECONDS)
+        ending.callback(database.close)
+        row = EngineRow(database, incarnation, settings.engine_id)
+        memory = Memory(settings.state_dir)
+        former = memory.former()
+        await_database(database, patience)
+        refuse_twins(row, former, settings, patience)
+        _settle(former, row, patience)
+
+        launcher = LauncherClient(state_dir=settings.state_dir, incarnation=incarnation, runner=runner)
+        ending.callback(launcher.close)
+        log.info("launcher started", extra={"plugins": " ".join(launcher.start())})
+        memory.keep([incarnation])
+        size = slots.from_settings(settings)
+        patience.insist(lambda: row.register(size.slots))
+        lifeline.ready()
+        log.info(
+            "engine started",
+            extra={"incarnation": incarnation, "slots": size.slots, "runners": size.runners, "how": slots.FORMULA},
+        )
+        wakeup = Wakeup()  # never closed: the threads may use it until the process is gone
+        subscription = None
+        if config.kafka.bootstrap_servers:
+            subscription = Subscription(config.kafka, settings.engine_id, wakeup.set)
+            subscription.start()
+            ending.callback(subscription.join, KAFKA_LEAVE_SECONDS)
+            ending.callback(subscription.close)
+        database_thread = DatabaseThread(wakeup.set)
+        database_thread.start()
+        store = Store(database, incarnation, config)
+        parts = Parts(row, store, database_thread, launcher, subscription, size, lifeline, stop_signals, wakeup)
+        try:
+            Loop(config, incarnation, parts).run()
+        finally:
+            launcher.close()  # before anything else: what runs must not go on without us
+
+
+def _settle(former: list[str], row: EngineRow, patience: Patience) -> None:
+    """What former runs of this engine held: their processes are gone, so there is nothing to wait for."""
+    reason = "the engine that ran this unit was started again: there is no result for this host"
+    settled = patience.insist(lambda: row.retire(former, reason)) if former else 0
+    if settled:
+        log.warning("units of a former run are settled", extra={"units": settled})

@@ -1,0 +1,63 @@
+"""What the consumer and one runner say to each other: the Job, then events until EOF. Never blocks."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from execute_engine.events import Decoder, encode
+from execute_engine.job import Job
+
+READ_BYTES = 1 << 18
+READS_A_TURN = 8  # then the loop looks after its other units
+
+
+class Conversation:
+    """Owns the socket. closed is True when the runner has said all, or something that is no event."""
+
+    def __init__(self, events: socket.socket, job: Job) -> None:
+        self._socket = events
+        self._unsent = memoryview(encode(job.to_json()))
+        self._decoder = Decoder()
+        self.closed = False
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
+    def has_unsent(self) -> bool:
+        return len(self._unsent) > 0 and not self.closed
+
+    def send(self) -> None:
+        """Hand over as much of the Job as the socket takes. A runner that is gone is noticed by receive()."""
+        try:
+            self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_NOSIGNAL) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent = self._unsent[:0]
+
+    def receive(self) -> list[dict[str, Any]]:
+        """The events that have come. Raises ValueError, and is closed, for bytes that are none."""
+        found: list[dict[str, Any]] = []
+        for _ in range(READS_A_TURN):
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.close()
+                break
+            try:
+                found += self._decoder.feed(data)
+            except ValueError:
+                self.close()
+                raise
+        return found
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._socket.close()

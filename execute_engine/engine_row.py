@@ -1,0 +1,97 @@
+"""The engine's own row in the database: one an incarnation, proof that it lives."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from contract import __version__, units
+from contract.database import Database, now
+from contract.states import EngineState
+from contract.tables import engine
+
+ALIVE = (EngineState.LIVE, EngineState.DRAINING)
+
+
+@dataclass(frozen=True)
+class Beat:
+    """lives is False when the incarnation was declared dead; held: the units it holds by the database, id -> begun."""
+
+    lives: bool
+    held: dict[int, bool]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Another incarnation that counts as alive."""
+
+    host_name: str
+    beat: int
+
+
+class EngineRow:
+    """Errors are contract's DatabaseError and its children; every call may be made again after one."""
+
+    def __init__(self, database: Database, incarnation: str, engine_id: str) -> None:
+        self._database = database
+        self._incarnation = incarnation
+        self._engine_id = engine_id
+
+    def twins(self, former: Collection[str]) -> dict[str, Twin]:
+        """Other incarnations of this engine id that count as alive, but the former ones of this STATE_DIR."""
+        query = sa.select(engine.c.incarnation, engine.c.host_name, engine.c.beat).where(
+            engine.c.id == self._engine_id, engine.c.state.in_(ALIVE)
+        )
+        rows = self._database.read(lambda connection: connection.execute(query).all())
+        known = {*former, self._incarnation}
+        return {row.incarnation: Twin(row.host_name, row.beat) for row in rows if row.incarnation not in known}
+
+    def retire(self, former: Collection[str], reason: str) -> int:
+        """Declare former incarnations dead, whose processes are gone, and settle their units; returns how many."""
+        gone = sa.update(engine).where(engine.c.incarnation.in_(former), engine.c.state.in_(ALIVE))
+        self._database.write(lambda connection: connection.execute(gone.values(state=EngineState.DEAD)))
+        held = self._database.read(lambda connection: units.held_units(connection, list(former)))
+        for unit_id, incarnation, begun in held:
+            self._settle(unit_id, incarnation, begun, reason)
+        return len(held)
+
+    def register(self, slots: int) -> None:
+        """Insert this incarnation's row; the engine counts as live from then on."""
+        values = {
+            "incarnation": self._incarnation,
+            "id": self._engine_id,
+            "host_name": socket.gethostname(),
+            "version": __version__,
+            "slots": slots,
+            "free_slots": slots,
+            "state": EngineState.LIVE,
+            "started_at": now(),
+            "beat_at": now(),
+        }
+
+        def register(connection: sa.Connection) -> None:
+            mine = sa.select(engine.c.incarnation).where(engine.c.incarnation == self._incarnation)
+            if connection.execute(mine).first() is None:  # else the answer to the first try was lost
+                connection.execute(sa.insert(engine).values(values))
+
+        self._database.write(register)
+
+    def beat(self, state: EngineState, free_slots: int, missing: str | None) -> Beat:
+        """Prove that this incarnation lives, and read what it holds."""
+
+        def beat(connection: sa.Connection) -> Beat:
+            beaten = connection.execute(
+                sa.update(engine)
+                .where(engine.c.incarnation == self._incarnation, engine.c.state != EngineState.DEAD)
+                .values(beat=engine.c.beat + 1, beat_at=now(), state=state, free_slots=free_slots, missing=missing)
+            )
+            held = units.held_units(connection, [self._incarnation])
+            return Beat(beaten.rowcount == 1, {unit_id: begun for unit_id, _, begun in held})
+
+        return self._database.write(beat)
+
+    def _settle(self, unit_id: int, incarnation: str, begun: bool, reason: str) -> None:
+        self._database.write(lambda connection: units.settle(connection, unit_id, incarnation, begun, reason))

@@ -1,0 +1,260 @@
+"""The consumer's main loop: it claims units, has them run, and stores what they bring. Who owns what:
+
+kafka thread (subscription)     messages and offsets
+database thread                 every statement, in order
+main loop (here)                slots, units, timers; the only one that decides; it waits for nothing but its poll
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from dataclasses import dataclass
+
+from contract.config import Config
+from contract.states import EngineState
+from contract.supervised import Lifeline
+from execute_engine import progress
+from execute_engine.claims import Claims
+from execute_engine.database_thread import DatabaseThread
+from execute_engine.engine_row import Beat, EngineRow
+from execute_engine.errors import LauncherError, LeaseLost
+from execute_engine.launcher_client import LauncherClient
+from execute_engine.progress import Progress
+from execute_engine.running import RunningUnits
+from execute_engine.slots import Slots
+from execute_engine.stops import Stops
+from execute_engine.store import Claimed, NoRoom, Store
+from execute_engine.subscription import Delivery, Subscription
+from execute_engine.timer import Timer
+from execute_engine.wakeup import Wakeup
+
+BEATS_A_LEASE = 6
+REPORT_SECONDS = 1.0  # between two reports to the supervisor and to the heartbeat
+STORE_SECONDS = 60.0  # at the end of a drain: for stopped units to end and their results to be stored
+LAST_WORD_SECONDS = 5.0  # for the row's last state
+LONGEST_LAUNCHER_PAUSE_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop works with; built, and ended, by whoever runs it."""
+
+    row: EngineRow
+    store: Store
+    database: DatabaseThread
+    launcher: LauncherClient
+    subscription: Subscription | None  # None: the database is the queue
+    slots: Slots
+    lifeline: Lifeline
+    stops: Stops
+    wakeup: Wakeup
+
+
+class Loop:
+    """run() is the whole life of a registered incarnation."""
+
+    def __init__(self, config: Config, incarnation: str, parts: Parts) -> None:
+        self._config = config
+        self._incarnation = incarnation
+        self._parts = parts
+        self._slots = parts.slots
+        self._running = RunningUnits(parts.launcher, parts.database, parts.store, parts.slots)
+        self._claims = Claims(has_kafka=parts.subscription is not None)
+        self._beat = Timer(config.engine.lease_seconds / BEATS_A_LEASE)
+        self._beating = False
+        self._report = Timer(REPORT_SECONDS)
+        self._reports = 0
+        self._state = EngineState.LIVE
+        self._drained_at = float("inf")  # when what still runs in a drain is stopped
+        self._give_up_at = float("inf")  # when even their results are waited for no longer
+        self._last_claim_at: float | None = None
+        self._told_missing: str | None = None
+        self._launcher_at = float("-inf")
+        self._launcher_pause = 1.0
+        self._launcher_problem: str | None = None
+
+    def run(self) -> None:
+        """Until a stop signal came and the units have ended. Raises LeaseLost."""
+        while not self._over():
+            self._turn(self._poll())
+        row, database = self._parts.row, self._parts.database
+        database.submit("last beat", lambda: row.beat(EngineState.STOPPED, 0, None), lambda _: None)
+        if not database.close(LAST_WORD_SECONDS):
+            log.warning("stopped without telling the database")
+
+    def _poll(self) -> set[int]:
+        """Wait for something to do, at most [Data_Send] EXEC seconds; returns the descriptors that are ready."""
+        poll = select.poll()
+        for flag in (self._parts.wakeup, self._parts.stops):
+            poll.register(flag, select.POLLIN)
+        for descriptor, events in self._running.sources():
+            poll.register(descriptor, events)
+        beat_at = float("inf") if self._beating else self._beat.at
+        due_at = min(beat_at, self._report.at, self._running.due_at(), self._drained_at, self._claim_at())
+        seconds = min(due_at - time.monotonic(), self._config.intervals.exec)
+        return {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
+
+    def _turn(self, ready: set[int]) -> None:
+        moment = time.monotonic()
+        self._parts.lifeline.alive()
+        self._parts.wakeup.clear()
+        self._parts.database.deliver()
+        self._running.turn(ready)
+        self._mind_stops(moment)
+        self._keep_launcher(moment)
+        self._take_message()
+        self._claim(moment)
+        if not self._beating and self._beat.due(moment):
+            self._send_beat()
+        if self._report.due(moment):
+            self._tell(moment)
+
+    # --- claims
+
+    def _may_claim(self) -> bool:
+        return self._state == EngineState.LIVE and self._parts.launcher.alive
+
+    def _claim_at(self) -> float:
+        due_at = self._claims.due_at(self._slots.room()) if self._may_claim() else None
+        return float("inf") if due_at is None else due_at
+
+    def _take_message(self) -> None:
+        if self._parts.subscription is None or not self._claims.wants_message or self._state != EngineState.LIVE:
+            return
+        delivery = self._parts.subscription.take()
+        if delivery is None:
+            return
+        if delivery.message.unit_id in self._running.ids:
+            self._done(delivery)
+        else:
+            self._claims.message(delivery)
+
+    def _claim(self, moment: float) -> None:
+        if not self._may_claim():
+            return
+        room, store = self._slots.room(), self._parts.store
+        search = self._claims.next(room, moment)
+        if search is None:
+            return
+        if search.delivery is None:
+            self._parts.database.submit("claim", lambda: store.claim_oldest(room), self._claimed)
+        else:
+            unit_id = search.delivery.message.unit_id
+            self._parts.database.submit("claim", lambda: store.claim(unit_id, room), self._claimed)
+
+    def _claimed(self, found: Claimed | NoRoom | None) -> None:
+        moment = time.monotonic()
+        if isinstance(found, NoRoom):
+            self._claims.no_room(moment)
+            return
+        if found is None:
+            self._done(self._claims.nothing(moment))
+            return
+        self._done(self._claims.found(moment))
+        self._last_claim_at = moment
+        if self._may_claim():
+            self._running.start(found)
+        else:
+            self._running.hand_back(found.unit_id)
+
+    def _done(self, delivery: Delivery | None) -> None:
+        if delivery is not None and self._parts.subscription is not None:
+            self._parts.subscription.done(delivery)
+
+    # --- life
+
+    def _send_beat(self) -> None:
+        self._beating = True
+        row, state, free_slots, missing = self._parts.row, self._state, self._slots.free, self._missing()
+        self._parts.database.submit("beat", lambda: row.beat(state, free_slots, missing), self._beaten, urgent=True)
+
+    def _beaten(self, beat: Beat) -> None:
+        """Raises LeaseLost. What the database says we hold and what runs here is made the same."""
+        self._beating = False
+        if not beat.lives:
+            raise LeaseLost("this incarnation was declared dead: its beat did not move for [Exec_Engine] LEASE_SECONDS")
+        if self._claims.searching:
+            return  # its unit may be held already, and not yet known here
+        for unit_id in beat.held.keys() - self._running.ids:
+            self._running.settle(unit_id, beat.held[unit_id])
+        for unit_id in self._running.begun_ids - beat.held.keys():
+            self._running.stop(unit_id, "the unit was taken from this engine")
+
+    def _keep_launcher(self, moment: float) -> None:
+        """Start a launcher in the place of a dead one; blocks while it loads, START_SECONDS at most."""
+        if self._parts.launcher.alive or moment < self._launcher_at:
+            return
+        log.error("the launcher is gone, another one is started")
+        try:
+            self._parts.launcher.start()
+        except LauncherError as exc:
+            self._launcher_problem = f"the launcher does not start: {exc}"
+            log.error("the launcher does not start", extra={"error": str(exc), "pause_seconds": self._launcher_pause})
+            self._launcher_at = time.monotonic() + self._launcher_pause
+            self._launcher_pause = min(2 * self._launcher_pause, LONGEST_LAUNCHER_PAUSE_SECONDS)
+        else:
+            self._launcher_problem, self._launcher_pause = None, 1.0
+
+    def _mind_stops(self, moment: float) -> None:
+        """The first signal begins the drain; a second one, or its deadline, ends it."""
+        stops = self._parts.stops.count
+        if stops and self._state == EngineState.LIVE:
+            self._state = EngineState.DRAINING
+            self._drained_at = moment + self._config.engine.drain_seconds
+            self._beat.now()
+            if self._parts.subscription is not None:
+                self._parts.subscription.close()
+            log.info("draining", extra={"units": self._slots.units, "seconds": self._config.engine.drain_seconds})
+        if self._state == EngineState.DRAINING and (stops > 1 or moment >= self._drained_at):
+            self._running.stop_all("the engine was stopped")
+            self._drained_at = float("inf")
+            self._give_up_at = min(self._give_up_at, moment + STORE_SECONDS)
+
+    def _over(self) -> bool:
+        if self._state == EngineState.LIVE:
+            return False
+        if not self._running.ids and not self._claims.searching:
+            return True
+        if time.monotonic() < self._give_up_at:
+            return False
+        log.error("stopped before the end of its units was stored", extra={"units": len(self._running.ids)})
+        return True
+
+    # --- what others are told
+
+    def _missing(self) -> str | None:
+        """One sentence of what this engine lacks; also logged when it changes."""
+        parts = self._parts
+        room = self._slots.room()
+        problems = [
+            parts.subscription and parts.subscription.problem(),
+            self._launcher_problem,
+            None if room.runner_free else f"RUNNERS ({self._slots.runners}) is reached: no memory for more units",
+        ]
+        found = "; ".join(problem for problem in problems if problem) or None
+        kind = found and found.split(" for ")[0]
+        if kind != self._told_missing:
+            self._told_missing = kind
+            log.info("nothing is missing any more" if found is None else "something is missing", extra={"what": found})
+        return found
+
+    def _tell(self, moment: float) -> None:
+        slots, lifeline = self._slots, self._parts.lifeline
+        used = slots.hosts
+        parts = [f"{used} of {slots.slots} slots", f"{slots.units} units"]
+        if self._last_claim_at is not None:
+            parts.append(f"last claim {moment - self._last_claim_at:.0f} s ago")
+        if self._state == EngineState.DRAINING:
+            parts.insert(0, "draining")
+        problems = [problem for problem in (self._parts.database.problem(), self._missing()) if problem]
+        lifeline.status("; ".join([", ".join(parts), *problems]))
+        self._reports += 1
+        report = Progress(self._reports, self._incarnation, slots.slots, slots.free, slots.units, used)
+        try:
+            progress.write(self._config.engine.state_dir, report)
+        except OSError as exc:
+            log.error("STATE_DIR cannot be written, the heartbeat will stop", extra={"error": str(exc)})

@@ -1,0 +1,116 @@
+"""What a host printed, made fit for the database: readable, without secrets, never longer than its column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FIELD_LIMIT_BYTES = 64 << 10
+DETAIL_LIMIT_BYTES = 256 << 10
+SHORTEST_SECRET = 8  # a shorter one would blank out words that are no secret; the engine says so at its start
+_MASK = "***"
+_MARKER = "\n[... {} bytes left out ...]\n"
+
+
+class Cleaner:
+    """Makes text fit to leave the runner; knows the secrets of one job and never shows them."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = sorted({s for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
+
+    def mask(self, text: str) -> str:
+        """Readable text with every secret replaced; of any length."""
+        text = readable(text)
+        for secret in self._secrets:
+            text = text.replace(secret, _MASK)
+        return text
+
+    def field(self, value: object) -> str | None:
+        """One column's text: masked first, so that the cut cannot leave half a secret, then cut. None stays None."""
+        if value is None:
+            return None
+        return cut(self.mask(value if isinstance(value, str) else _text(value)))
+
+    def data(self, value: object) -> Any:
+        """The same value as JSON types, each string masked and cut."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            return cut(self.mask(str(value)))
+        if isinstance(value, Mapping):
+            return {self.mask(str(name)): self.data(item) for name, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.data(item) for item in value]
+        return cut(self.mask(_text(value)))
+
+
+def readable(text: str) -> str:
+    """Text that UTF-8 can carry: bytes that were not UTF-8 (Ansible passes them as surrogates) become \\xNN."""
+    if text.isascii():
+        return str(text)
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def cut(text: str, limit_bytes: int = FIELD_LIMIT_BYTES) -> str:
+    """At most limit_bytes of UTF-8: what is too much goes from the middle, and a marker says how many bytes it was."""
+    encoded = text.encode()
+    if len(encoded) <= limit_bytes:
+        return text
+    room = limit_bytes - len(_MARKER.format(len(encoded)))
+    head = encoded[: room // 2].decode(errors="ignore")
+    tail = encoded[len(encoded) - (room - room // 2) :].decode(errors="ignore")
+    return head + _MARKER.format(len(encoded) - len(head.encode()) - len(tail.encode())) + tail
+
+
+def fit(detail: dict[str, Any], limit_bytes: int = DETAIL_LIMIT_BYTES) -> dict[str, Any]:
+    """The detail within limit_bytes of JSON: the middle of a long task list goes first, then the largest values."""
+    detail = dict(detail)
+    if _size(detail) > limit_bytes and isinstance(rows := detail.get("tasks"), list):
+        keep = _rows_that_fit(rows, limit_bytes - _size({**detail, "tasks": []}) - 100)
+        detail["tasks"] = keep
+        detail["tasks_left_out"] = len(rows) - len(keep)
+    if _size(detail) > limit_bytes and isinstance(result := detail.get("result"), dict):
+        detail["result"] = _shrunk(result, limit_bytes - _size({**detail, "result": {}}))
+    return _shrunk(detail, limit_bytes)
+
+
+def _rows_that_fit(rows: list[Any], room_bytes: int) -> list[Any]:
+    sizes = [_size(row) + 1 for row in rows]
+    first, last, used = 0, len(rows), 0
+    while first < last:
+        from_front = first <= len(rows) - last
+        size = sizes[first] if from_front else sizes[last - 1]
+        if used + size > room_bytes:
+            break
+        used += size
+        first, last = (first + 1, last) if from_front else (first, last - 1)
+    return rows[:first] + rows[last:]
+
+
+def _shrunk(values: dict[str, Any], room_bytes: int) -> dict[str, Any]:
+    values = dict(values)
+    by_size = sorted(values, key=lambda name: _size(values[name]), reverse=True)
+    total = _size(values)
+    for name in by_size:
+        if total <= room_bytes:
+            break
+        before = _size(values[name])
+        values[name] = f"[{before} bytes left out]"
+        total += _size(values[name]) - before
+    return values
+
+
+def _size(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,82 @@
+"""The runner's way to the consumer: events through one socket, in the order they were given, by a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from contract.failpoint import fail_point
+from execute_engine.events import encode
+from execute_engine.output import Cleaner
+
+log = logging.getLogger(__name__)
+
+BACKLOG_BYTES = 8 << 20
+
+
+class Report:
+    """send() never blocks, so that a slow consumer cannot stop the ssh loop or an order to end; give_way() does,
+    for those who produce results and can wait until there is room again."""
+
+    def __init__(self, events: socket.socket, cleaner: Cleaner) -> None:
+        self._events = events
+        self._cleaner = cleaner
+        self._frames: deque[tuple[str, bytes]] = deque()
+        self._waiting_bytes = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        threading.Thread(target=self._write, daemon=True, name="report").start()
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Called from any thread. An event after the consumer has gone is dropped."""
+        frame = encode(self._cleaner.data(event))
+        with self._changed:
+            if self._closed:
+                return
+            self._frames.append((event["event"], frame))
+            self._waiting_bytes += len(frame)
+            self._changed.notify_all()
+
+    def log(self, level: str, text: str) -> None:
+        self.send({"event": "log", "level": level, "text": text})
+
+    def give_way(self) -> None:
+        """Blocks while more than BACKLOG_BYTES wait; without a deadline: the unit's own deadline ends the process."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting_bytes <= BACKLOG_BYTES or self._closed)
+
+    def flush(self, seconds: float) -> bool:
+        """Whether everything was written within seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting_bytes or self._closed, max(0.0, seconds))
+            return not self._waiting_bytes
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._frames))
+                name, frame = self._frames.popleft()
+            try:
+                self._events.sendall(frame)
+            except OSError as error:
+                log.warning("The consumer does not take events any more", extra={"error": str(error)})
+                with self._changed:
+                    self._closed = True
+                    self._changed.notify_all()
+                return
+            if name == "host_done":
+                fail_point("runner-result")
+            with self._changed:
+                self._waiting_bytes -= len(frame)
+                self._changed.notify_all()
+
+
+def utc_now() -> str:
+    """ISO 8601 with microseconds, UTC, without a zone, as the database stores it."""
+    seconds = time.time()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1_000_000):06d}"

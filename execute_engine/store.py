@@ -1,0 +1,247 @@
+"""What the engine does with units in the database; each call is one transaction, made in the database thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from contract import units
+from contract.config import Config
+from contract.database import Database, now
+from contract.failpoint import fail_point
+from contract.states import OPEN_STATUSES, TaskState, UnitState
+from contract.tables import engine, host_key, host_result, task, unit
+from execute_engine import results
+from execute_engine.job import Job, SshSettings
+from execute_engine.slots import Room
+from execute_engine.unit import HostRow, NewHostKey
+
+CANDIDATES = 8  # published units that one scan looks at
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A unit that this incarnation holds now. row_ids by host; job is None when it cannot be read, and why."""
+
+    unit_id: int
+    hosts: int
+    job: Job | None
+    row_ids: dict[str, int]
+    unreadable: str = ""
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """The unit waits for more free slots than there are."""
+
+    unit_id: int
+    hosts: int
+
+
+class Store:
+    """Errors are contract's DatabaseError and its children; every call may be made again after one."""
+
+    def __init__(self, database: Database, incarnation: str, config: Config) -> None:
+        self.incarnation = incarnation
+        self._database = database
+        self._config = config
+
+    def claim(self, unit_id: int, room: Room) -> Claimed | NoRoom | None:
+        """Take one published unit; None when it is unknown, another's, taken back or cancelled."""
+        found = self._database.write(lambda connection: self._claim(connection, unit_id, room))
+        if not isinstance(found, int):
+            return found
+        fail_point("claimed")
+        return self._load(unit_id, found)
+
+    def claim_oldest(self, room: Room) -> Claimed | NoRoom | None:
+        """Take the oldest published unit that nobody else takes first; None when there is none."""
+        for unit_id in self._database.read(_published):
+            found = self.claim(unit_id, room)
+            if found is not None:
+                return found
+        return None
+
+    def begin(self, unit_id: int) -> bool:
+        """From the commit of this on the unit counts as started. False when it is held no more."""
+        begun = self._database.write(lambda connection: self._begin(connection, unit_id))
+        fail_point("begun")
+        return begun
+
+    def save(self, rows: Sequence[HostRow]) -> None:
+        """Store a batch of results, as results.store() says."""
+        results.store(self._database, self.incarnation, rows)
+        fail_point("stored")
+
+    def add_host_keys(self, keys: Sequence[NewHostKey]) -> None:
+        """Keep keys that were seen for the first time; a key that is known for its host and type stays as it is."""
+        values = [
+            {
+                "host": key.host,
+                "port": self._config.ansible.ssh_port,
+                "key_type": key.key_type,
+                "key": key.key,
+                "first_seen_at": now(),
+                "engine": self._config.engine.engine_id,
+            }
+            for key in sorted(keys, key=lambda key: (key.host, key.key_type))
+        ]
+        insert = sa.insert(host_key).prefix_with("IGNORE", dialect="mysql").prefix_with("OR IGNORE", dialect="sqlite")
+        self._database.write(lambda connection: connection.execute(insert, values))
+
+    def end(self, unit_id: int, free_slots: int) -> bool:
+        """The unit is finished, its counters are written. False when it is held no more.
+
+        A host that has no final status by now, against all expectation, ends as lost.
+        """
+
+        def end(connection: sa.Connection) -> bool:
+            self._write_free_slots(connection, free_slots)
+            if units.end_unit(connection, unit_id, self.incarnation):
+                return True
+            reason = "the engine ended this unit without a result for this host"
+            units.settle(connection, unit_id, self.incarnation, True, reason)
+            row = connection.execute(sa.select(unit.c.state, unit.c.incarnation).where(unit.c.id == unit_id)).first()
+            return row is not None and tuple(row) == (UnitState.FINISHED, self.incarnation)
+
+        ended = self._database.write(end)
+        fail_point("ended")
+        return ended
+
+    def hand_back(self, unit_id: int, free_slots: int) -> bool:
+        """A unit that was claimed and not begun goes back whole."""
+
+        def hand_back(connection: sa.Connection) -> bool:
+            self._write_free_slots(connection, free_slots)
+            return units.hand_back(connection, unit_id, self.incarnation)
+
+        return self._database.write(hand_back)
+
+    def settle(self, unit_id: int, begun: bool, reason: str) -> None:
+        """End a unit that we hold and do not run."""
+        self._database.write(lambda connection: units.settle(connection, unit_id, self.incarnation, begun, reason))
+
+    def _claim(self, connection: sa.Connection, unit_id: int, room: Room) -> int | NoRoom | None:
+        """The unit's host count when it is ours now."""
+        columns = (unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count)
+        row = connection.execute(sa.select(*columns).where(unit.c.id == unit_id)).first()
+        if row is None:
+            return None
+        if (row.state, row.incarnation, row.begun_at) == (UnitState.RUNNING, self.incarnation, None):
+            return int(row.host_count)  # claimed, and the answer was lost
+        if row.state != UnitState.PUBLISHED:
+            return None
+        if not room.fits(row.host_count):
+            return NoRoom(unit_id, row.host_count)
+        may_run = sa.exists().where(task.c.key == row.task_key, task.c.state.in_((TaskState.QUEUED, TaskState.RUNNING)))
+        claimed = connection.execute(
+            sa.update(unit)
+            .where(unit.c.id == unit_id, unit.c.state == UnitState.PUBLISHED, may_run)
+            .values(state=UnitState.RUNNING, incarnation=self.incarnation)
+        )
+        if claimed.rowcount != 1:
+            return None
+        connection.execute(
+            sa.update(task)
+            .where(task.c.key == row.task_key, task.c.state == TaskState.QUEUED)
+            .values(state=TaskState.RUNNING, started_at=now())
+        )
+        self._write_free_slots(connection, room.free_after(row.host_count))
+        return int(row.host_count)
+
+    def _begin(self, connection: sa.Connection, unit_id: int) -> bool:
+        ours = (unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == self.incarnation)
+        begun = connection.execute(sa.update(unit).where(*ours, unit.c.begun_at.is_(None)).values(begun_at=now()))
+        if begun.rowcount == 1:
+            return True
+        # Only the answer of our own first try can have been lost: nobody else sets begun_at on our units.
+        return connection.execute(sa.select(unit.c.id).where(*ours, unit.c.begun_at.is_not(None))).first() is not None
+
+    def _write_free_slots(self, connection: sa.Connection, free_slots: int) -> None:
+        mine = engine.c.incarnation == self.incarnation
+        connection.execute(sa.update(engine).where(mine).values(free_slots=free_slots))
+
+    def _load(self, unit_id: int, hosts: int) -> Claimed:
+        try:
+            return self._database.read(lambda connection: self._read(connection, unit_id, hosts))
+        except (ValueError, KeyError, TypeError) as exc:
+            return Claimed(unit_id, hosts, None, {}, f"the task of this unit cannot be read: {exc!r}")
+
+    def _read(self, connection: sa.Connection, unit_id: int, hosts: int) -> Claimed:
+        row = connection.execute(
+            sa.select(task, unit.c.attempt).join(unit, unit.c.task_key == task.c.key).where(unit.c.id == unit_id)
+        ).one()
+        open_rows = connection.execute(
+            sa.select(host_result.c.host, host_result.c.id)
+            .where(host_result.c.unit_id == unit_id, host_result.c.status.in_(OPEN_STATUSES))
+            .order_by(host_result.c.id)
+        )
+        row_ids = {found.host: found.id for found in open_rows}
+        if not row_ids:
+            return Claimed(unit_id, hosts, None, {}, "every host of this unit has a result already")
+        keys = self._host_keys(connection, list(row_ids))
+        return Claimed(unit_id, hosts, job_of(unit_id, row, tuple(row_ids), keys, self._config), row_ids)
+
+    def _host_keys(self, connection: sa.Connection, hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        found = connection.execute(
+            sa.select(host_key.c.host, host_key.c.key_type, host_key.c.key)
+            .where(host_key.c.host.in_(hosts), host_key.c.port == self._config.ansible.ssh_port)
+            .order_by(host_key.c.host, host_key.c.key_type)
+        )
+        keys: dict[str, tuple[str, ...]] = {}
+        for known in found:
+            keys[known.host] = (*keys.get(known.host, ()), f"{known.key_type} {known.key}")
+        return keys
+
+
+def job_of(
+    unit_id: int, row: sa.Row[Any], hosts: tuple[str, ...], host_keys: dict[str, tuple[str, ...]], config: Config
+) -> Job:
+    """The Job of a unit; row has the columns of task and the unit's attempt. Raises KeyError and ValueError."""
+    ansible, options = config.ansible, row.options
+    args = row.args or ""
+    return Job(
+        unit_id=unit_id,
+        task_id=row.id,
+        type=row.type,
+        attempt=row.attempt,
+        hosts=hosts,
+        timeout_seconds=float(row.timeout_seconds),
+        engine_id=config.engine.engine_id,
+        ssh=SshSettings(
+            user=ansible.ssh_user,
+            port=ansible.ssh_port,
+            password=ansible.ssh_password,
+            sudo_password=ansible.ssh_sudo_password,
+            key_file=str(ansible.ssh_key_file or ""),
+            host_key_checking=ansible.host_key_checking,
+        ),
+        host_keys=host_keys,
+        connection=ansible.connection,
+        workers=ansible.workers,
+        python_interpreter=ansible.python_interpreter,
+        files_dir=str(config.engine.files_dir),
+        vault_password_file=str(ansible.vault_password_file or ""),
+        become=options["become"],
+        check=options["check"],
+        template=options["template"],
+        module=row.module or "",
+        args=json.loads(args) if options["args_are_json"] else args,
+        playbook_name=row.playbook_name or "",
+        playbook_content=row.playbook_content or "",
+        strategies=tuple(options["strategies"]),
+    )
+
+
+def _published(connection: sa.Connection) -> Sequence[int]:
+    return (
+        connection.execute(
+            sa.select(unit.c.id).where(unit.c.state == UnitState.PUBLISHED).order_by(unit.c.id).limit(CANDIDATES)
+        )
+        .scalars()
+        .all()
+    )

@@ -1,0 +1,233 @@
+"""The one thread that speaks with Kafka: it hands over unit messages and commits what was dealt with.
+
+The database holds the truth about units, so a message is only a hint: one that comes twice costs a look at its row.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+from kafka.structs import OffsetAndMetadata
+
+from contract.config import KafkaSettings
+from contract.errors import MessageError
+from contract.message import UnitMessage
+
+POLL_SECONDS = 0.1
+COMMIT_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
+RETRY_SECONDS = 2.0  # after an error of the client, before a new one is built
+LOOK_SECONDS = 1.0
+SILENCE_SECONDS = 12.0  # four heartbeats to the group's coordinator without an answer: Kafka is away
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message; the offset is committed when it is given to done()."""
+
+    message: UnitMessage
+    partition: int
+    offset: int
+
+
+class Subscription:
+    """At most one message is out at a time: while it is, all partitions are paused, and polled all the same.
+
+    So an engine that is full simply keeps the message; nothing is committed ahead of it, and max_poll_interval never
+    passes. wake is called, in this thread, when a message is there.
+    """
+
+    def __init__(self, settings: KafkaSettings, client_id: str, wake: Callable[[], None]) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._wake = wake
+        self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._backlog: deque[Any] = deque()  # records that were polled while another one was out
+        self._out: Delivery | None = None
+        self._closing = threading.Event()
+        self._away_since: float | None = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
+        self.bad_messages = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def take(self) -> Delivery | None:
+        """The message that has come, if any. Never blocks."""
+        try:
+            return self._deliveries.get_nowait()
+        except queue.Empty:
+            return None
+
+    def done(self, delivery: Delivery) -> None:
+        """The claim of this message is done, or it needs none: commit it and hand over the next. Never blocks."""
+        self._done.put(delivery)
+
+    def problem(self) -> str | None:
+        """One sentence while Kafka does not answer; None when all is well."""
+        since = self._away_since
+        if since is None:
+            return None
+        return f"waiting for Kafka {','.join(self._settings.bootstrap_servers)} for {time.monotonic() - since:.0f} s"
+
+    def close(self) -> None:
+        """Leave the group, so that others get the partitions at once. Does not wait; a message that is out stays so."""
+        self._closing.set()
+
+    def join(self, deadline_seconds: float) -> bool:
+        """Wait for the end of the thread; it can be in the constructor of the client for 30 s, and dies with us."""
+        self._thread.join(deadline_seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        # The client's own lines repeat ten times a second while a broker or the topic is missing: we say it once.
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+        while not self._closing.is_set():
+            try:
+                consumer = self._build()
+            except (KafkaError, OSError, ValueError) as exc:
+                self._mark_away(f"{type(exc).__name__}: {exc}")
+                self._closing.wait(RETRY_SECONDS)
+                continue
+            try:
+                self._consume(consumer)
+            except Exception as exc:  # noqa: BLE001 - whatever befalls the client, a new one may do better
+                self._mark_away(f"{type(exc).__name__}: {exc}")
+                self._closing.wait(RETRY_SECONDS)
+            finally:
+                self._leave(consumer)
+
+    def _build(self) -> KafkaConsumer:
+        """Blocks 30 s without a broker, then raises KafkaError."""
+        clients: list[KafkaNetClient] = []
+
+        def client(**arguments: Any) -> KafkaNetClient:
+            clients.append(KafkaNetClient(**arguments))
+            return clients[-1]
+
+        try:
+            consumer = KafkaConsumer(**client_arguments(self._settings, self._client_id), kafka_client=client)
+        except BaseException:
+            for one in clients:  # a constructor that fails leaves its thread and its descriptors behind
+                one.close()
+            raise
+        consumer.subscribe([self._settings.topic])
+        return consumer
+
+    def _consume(self, consumer: KafkaConsumer) -> None:
+        built_at = looked_at = time.monotonic()
+        while not self._closing.is_set():
+            if self._out is None:
+                self._receive(consumer.poll(timeout_ms=int(POLL_SECONDS * 1000), max_records=1))
+                self._hand_over_next(consumer)
+            else:
+                self._wait_for_done(consumer)
+            if time.monotonic() >= looked_at + LOOK_SECONDS:
+                looked_at = time.monotonic()
+                self._look_at_coordinator(consumer, built_at)
+
+    def _wait_for_done(self, consumer: KafkaConsumer) -> None:
+        try:
+            done = self._done.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            # A rebalance may have brought partitions that are not paused.
+            consumer.pause(*consumer.assignment())
+            self._receive(consumer.poll(timeout_ms=0, max_records=1))
+            return
+        if done == self._out:  # else it is of a former client, and will come again
+            self._commit(consumer, done.partition, done.offset)
+            self._out = None
+            self._hand_over_next(consumer)
+
+    def _receive(self, records: dict[TopicPartition, list[Any]]) -> None:
+        for of_partition in records.values():
+            self._backlog.extend(of_partition)
+
+    def _hand_over_next(self, consumer: KafkaConsumer) -> None:
+        while self._backlog and self._out is None:
+            record = self._backlog.popleft()
+            try:
+                message = UnitMessage.decode(record.value)
+            except MessageError as exc:
+                self.bad_messages += 1
+                facts = {"partition": record.partition, "offset": record.offset, "count": self.bad_messages}
+                log.error("a message is not understood and skipped", extra={**facts, "error": str(exc)})
+                self._commit(consumer, record.partition, record.offset)
+                continue
+            self._out = Delivery(message, record.partition, record.offset)
+            self._deliveries.put(self._out)
+            self._wake()
+        if self._out is None:
+            consumer.resume(*consumer.paused())
+        else:
+            consumer.pause(*consumer.assignment())
+
+    def _commit(self, consumer: KafkaConsumer, partition: int, offset: int) -> None:
+        where = TopicPartition(self._settings.topic, partition)
+        if where not in consumer.assignment():
+            return  # another one has it now, gets the message again, and finds the unit claimed
+        try:
+            consumer.commit({where: OffsetAndMetadata(offset + 1, "", -1)}, timeout_ms=int(COMMIT_SECONDS * 1000))
+        except KafkaError as exc:
+            log.warning(
+                "an offset was not committed, the message will come again",
+                extra={"partition": partition, "offset": offset, "error": f"{type(exc).__name__}: {exc}"},
+            )
+
+    def _look_at_coordinator(self, consumer: KafkaConsumer, built_at: float) -> None:
+        """A client whose brokers are gone polls on in peace: that they live shows in the answers to its heartbeats."""
+        answered_before = float(consumer.metrics()["consumer-coordinator-metrics"]["last-heartbeat-seconds-ago"])
+        silence = min(answered_before, time.monotonic() - built_at)
+        if silence > SILENCE_SECONDS:
+            self._mark_away(f"no answer to a heartbeat for {silence:.0f} s", time.monotonic() - silence)
+        elif self._away_since is not None and (answered_before < SILENCE_SECONDS or consumer.assignment()):
+            log.info("subscribed", extra={"topic": self._settings.topic, "partitions": len(consumer.assignment())})
+            self._away_since = None
+
+    def _mark_away(self, error: str, since: float | None = None) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic() if since is None else since
+            log.warning("Kafka does not answer, trying again", extra={"error": error})
+
+    def _leave(self, consumer: KafkaConsumer) -> None:
+        """What was polled comes again from the last committed offsets."""
+        self._backlog.clear()
+        self._out = None
+        try:
+            consumer.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
+        except KafkaError as exc:
+            log.info("the group was not left in time", extra={"error": f"{type(exc).__name__}: {exc}"})
+
+
+def client_arguments(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
+    """The keyword arguments of KafkaConsumer."""
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": client_id,
+        "group_id": settings.group_id,
+        "auto_offset_reset": "earliest",  # a new group that started at the latest would lose units
+        "enable_auto_commit": False,
+        "allow_auto_create_topics": False,
+        "metadata_max_age_ms": 10_000,  # notices a grown topic
+        "reconnect_backoff_max_ms": 2_000,
+        "security_protocol": settings.security_protocol,
+        "sasl_mechanism": settings.sasl_mechanism or None,
+        "sasl_plain_username": settings.sasl_username or None,
+        "sasl_plain_password": settings.sasl_password or None,
+    }
+    if settings.ssl_cafile is not None:
+        arguments["ssl_cafile"] = str(settings.ssl_cafile)
+    return arguments
