@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from contract.message import UnitMessage
+from execute_engine.claims import QUIET_SECONDS, Claims
+from execute_engine.slots import Room
+from execute_engine.subscription import Delivery
+
+ROOM = Room(60, alone=False, runner_free=True)
+FULL = Room(0, alone=False, runner_free=True)
+
+
+def delivery(unit_id: int = 1) -> Delivery:
+    return Delivery(UnitMessage(unit_id, "t", "adhoc", 1, 30), partition=0, offset=5)
+
+
+def test_one_search_at_a_time_and_none_without_room() -> None:
+    claims = Claims(has_kafka=False)
+    assert claims.next(FULL, 0.0) is None
+    assert claims.next(ROOM, 0.0) is not None
+    assert claims.next(ROOM, 0.0) is None
+    assert claims.due_at(ROOM) is None
+
+
+def test_an_idle_engine_looks_again_after_a_pause() -> None:
+    claims = Claims(has_kafka=False)
+    claims.next(ROOM, 10.0)
+    assert claims.nothing(10.0) is None
+    assert claims.next(ROOM, 10.0 + QUIET_SECONDS / 2) is None
+    assert claims.next(ROOM, 10.0 + QUIET_SECONDS) is not None
+
+
+def test_after_a_find_the_next_search_is_at_once_where_the_database_is_the_queue() -> None:
+    embedded, with_kafka = Claims(has_kafka=False), Claims(has_kafka=True)
+    for claims in (embedded, with_kafka):
+        claims.next(ROOM, 10.0)
+        claims.found(10.0)
+    assert embedded.next(ROOM, 10.0) is not None
+    assert with_kafka.next(ROOM, 10.0) is None  # the next message may be on its way
+    assert with_kafka.next(ROOM, 10.0 + QUIET_SECONDS) is not None
+
+
+def test_a_slot_that_became_free_makes_the_search_due() -> None:
+    claims = Claims(has_kafka=False)
+    claims.next(Room(5, alone=False, runner_free=True), 10.0)
+    claims.no_room(10.0)
+    assert claims.next(Room(5, alone=False, runner_free=True), 10.0) is None
+    assert claims.next(Room(6, alone=False, runner_free=True), 10.0) is not None
+
+
+def test_a_message_is_looked_up_at_once_and_done_with_after_its_claim() -> None:
+    claims = Claims(has_kafka=True)
+    claims.next(ROOM, 10.0)
+    claims.nothing(10.0)
+    claims.message(delivery())
+    search = claims.next(ROOM, 10.0)
+    assert search is not None
+    assert search.delivery == delivery()
+    assert not claims.wants_message
+    assert claims.found(10.0) == delivery()
+    assert claims.wants_message
+
+
+def test_a_message_whose_unit_is_not_to_be_had_is_done_with_too() -> None:
+    claims = Claims(has_kafka=True)
+    claims.message(delivery())
+    claims.next(ROOM, 10.0)
+    assert claims.nothing(10.0) == delivery()
+
+
+def test_a_message_without_room_is_kept_and_nothing_is_claimed_before_it() -> None:
+    claims = Claims(has_kafka=True)
+    claims.message(delivery())
+    claims.next(ROOM, 10.0)
+    claims.no_room(10.0)
+    assert not claims.wants_message
+    search = claims.next(ROOM, 10.0 + QUIET_SECONDS)
+    assert search is not None
+    assert search.delivery == delivery()
+
+
+def test_a_message_that_comes_during_a_scan_is_not_done_with_by_it() -> None:
+    claims = Claims(has_kafka=True)
+    claims.next(ROOM, 10.0)
+    claims.message(delivery())
+    assert claims.found(10.0) is None
+    search = claims.next(ROOM, 10.0)
+    assert search is not None
+    assert search.delivery == delivery()
