@@ -20,6 +20,7 @@ from contract import tables
 from contract.config import DatabaseSettings
 from contract.database import Database
 from contract.states import EngineState, TaskState
+from execute_engine import former
 from tests.servers.fleet import Fleet
 from tests.servers.process import Process, free_ports, wait_for
 
@@ -99,6 +100,10 @@ class Daemon(Process):
         super().__init__(directory, name)
         self.config = config
         self.mark = mark
+        self._marks = {f"{MARK}={mark}".encode()}
+        if module == "execute_engine":  # its launcher passes on little of the environment, and marks of its own
+            state_dir = Path(_read(config)["Exec_Engine"]["STATE_DIR"])
+            self._marks.add(f"{former.STATE_DIR}={state_dir.resolve()}".encode())
         self._argv = [sys.executable, "-m", module, "--config", str(config)]
 
     def launch(self, env: Mapping[str, str] | None = None) -> None:
@@ -114,7 +119,7 @@ class Daemon(Process):
 
     def processes(self, title: str = "") -> dict[int, str]:
         """Every living process of this daemon whose title or command line holds `title`, whatever its parent is."""
-        return {pid: line for pid, line in _marked(f"{MARK}={self.mark}").items() if title in line}
+        return {pid: line for pid, line in _marked(self._marks).items() if title in line}
 
 
 class Services:
@@ -269,11 +274,11 @@ def _read(config: Path) -> configparser.ConfigParser:
     return parser
 
 
-def _marked(mark: str) -> dict[int, str]:
+def _marked(marks: set[bytes]) -> dict[int, str]:
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile
-            if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+            if marks & set((entry / "environ").read_bytes().split(b"\0")):
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 found[int(entry.name)] = line
     return found

@@ -92,7 +92,7 @@ def test_sigterm_lets_a_running_unit_finish_and_takes_no_other(services: Service
     second = services.submit_adhoc(fleet.hosts("healthy", 2), f"echo x >> {starts}")
 
     services.engines[0].send(signal.SIGTERM)
-    services.engines[0].wait_until(lambda: services.task(first)["state"] == "finished")
+    services.wait_task(first)
     wait_for("the engine to end", lambda: not services.engines[0].processes(), 60)
 
     assert services.task(first)["counts"]["success"] == 3
