@@ -1,8 +1,13 @@
-"""The configuration file that is shipped, made from the declarations: python -m contract.shipped > conf/server.conf"""
+"""The configuration file that is shipped, and its table for the documents, made from the declarations:
+
+python -m contract.shipped > conf/server.conf
+python -m contract.shipped --table > docs/configuration.md
+"""
 
 from __future__ import annotations
 
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterator
 
@@ -25,6 +30,26 @@ def text() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_TABLE_HEAD = """\
+# Configuration
+
+Every key of conf/server.conf. The file itself says the same, and how values are overridden.
+
+| section | key | default | meaning |
+|---|---|---|---|
+"""
+
+
+def table() -> str:
+    """A Markdown page with a row for each key."""
+    rows = [
+        f"| {section.names[0]} | {key} | {options.default_text(item)} | {'Secret. ' * option.secret}{option.words} |"
+        for section in config.sections()
+        for key, item, option in section.declared()
+    ]
+    return _TABLE_HEAD + "\n".join(rows) + "\n"
+
+
 def _section(section: Section) -> Iterator[str]:
     yield f"[{section.names[0]}]"
     yield _comment(inspect.getdoc(section.settings) or "")
@@ -40,4 +65,4 @@ def _comment(words: str) -> str:
 
 
 if __name__ == "__main__":
-    print(text(), end="")
+    print(table() if sys.argv[1:] == ["--table"] else text(), end="")

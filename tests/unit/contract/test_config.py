@@ -56,6 +56,7 @@ def test_the_shipped_file_has_every_key_with_its_default() -> None:
 
 def test_the_shipped_file_is_made_from_the_declarations() -> None:
     assert (ROOT / "conf" / "server.conf").read_text() == shipped.text()
+    assert (ROOT / "docs" / "configuration.md").read_text() == shipped.table()
 
 
 def test_the_shipped_file_means_the_defaults(file: Path) -> None:
