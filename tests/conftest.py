@@ -11,7 +11,8 @@ What is fresh for each test:
     sqlite_settings, mariadb_settings   the same, of one kind
     database           Database(database_settings)
     topic              a topic name that nobody has used; the topic is not created
-    backend            tests.daemons.Backend: "embedded" (SQLite, no Kafka) and "cluster" (MariaDB, Kafka);
+    backend            tests.daemons.Backend: "embedded" (SQLite, no Kafka) and "cluster" (MariaDB, Kafka), on request
+                       also "sqlite and kafka" and "mariadb alone";
                        .config_file(engine_id=..., Exec_Engine={"SLOTS": 60}) writes a complete server.conf
     services           tests.daemons.Services on that backend: real daemons, and a client for them
     server_directory   a short-named directory for a server of the test's own
@@ -45,6 +46,12 @@ from tests.servers.process import ServerMissing
 
 Server = MariaDB | KafkaCluster | Fleet
 SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "kafka": KafkaCluster, "fleet": Fleet}
+BACKENDS = {  # the servers of each
+    "embedded": frozenset[str](),
+    "cluster": frozenset(("mariadb", "kafka")),
+    "sqlite and kafka": frozenset(("kafka",)),
+    "mariadb alone": frozenset(("mariadb",)),
+}
 NEEDED = pytest.StashKey[set[str]]()
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
@@ -55,12 +62,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _servers_of(item: pytest.Item) -> set[str]:
     names = set(getattr(item, "fixturenames", ()))
-    backends = set(getattr(item, "callspec").params.values() if hasattr(item, "callspec") else ())  # noqa: B009
+    parameters = getattr(item, "callspec").params.values() if hasattr(item, "callspec") else ()  # noqa: B009
+    backends = {value for value in parameters if isinstance(value, str)}
     needed = names & SERVERS.keys()
     if "mariadb" in backends or "mariadb_settings" in names:
         needed.add("mariadb")
-    if "cluster" in backends:
-        needed |= {"mariadb", "kafka"}
+    for backend in backends & BACKENDS.keys():
+        needed |= BACKENDS[backend]
     if "services" in names:
         needed.add("fleet")
     return needed
@@ -184,12 +192,11 @@ def database(database_settings: DatabaseSettings) -> Iterator[Database]:
 @pytest.fixture(params=["embedded", "cluster"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, topic: str) -> Backend:
     """With the fleet's port and key in its configuration where the test uses the fleet or starts services."""
-    backend = Backend(str(request.param), tmp_path, topic, request.getfixturevalue("sqlite_settings"))
-    if request.param == "cluster":
-        database_settings = request.getfixturevalue("mariadb_settings")
-        backend = replace(
-            backend, database_settings=database_settings, kafka=request.getfixturevalue("kafka").bootstrap
-        )
+    servers = BACKENDS[request.param]
+    settings = request.getfixturevalue("mariadb_settings" if "mariadb" in servers else "sqlite_settings")
+    backend = Backend(str(request.param), tmp_path, topic, settings)
+    if "kafka" in servers:
+        backend = replace(backend, kafka=request.getfixturevalue("kafka").bootstrap)
     if {"fleet", "services"} & set(request.fixturenames):
         backend = replace(backend, fleet=request.getfixturevalue("fleet"))
     return backend

@@ -33,7 +33,7 @@ Sections = dict[str, dict[str, object]]
 
 @dataclass(frozen=True)
 class Backend:
-    """What the services run on: "embedded" (SQLite is the queue too) or "cluster" (MariaDB and Kafka)."""
+    """What the services run on; name is one of tests.conftest.BACKENDS."""
 
     name: str
     directory: Path

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from contract.tables import host_result, task, unit
 from tests.daemons import Services
 from tests.servers.fleet import Fleet
+from tests.servers.process import wait_for
 
 PLAYBOOK = """
 - hosts: target_hosts
@@ -60,6 +61,7 @@ def test_two_distributes_and_two_engines_share_a_task_of_300_hosts_and_a_playboo
     assert {(item["tasks_ok"], item["tasks_total"]) for item in items} == {(6, 6)}
 
 
+@pytest.mark.parametrize("backend", ["embedded", "cluster", "sqlite and kafka", "mariadb alone"], indirect=True)
 def test_the_first_programs_requests_answer_field_by_field(services: Services, fleet: Fleet) -> None:
     services.start()
     (host,) = fleet.hosts("healthy", 1)
@@ -140,3 +142,30 @@ def test_sick_hosts_are_named_and_do_not_hold_the_others(services: Services, fle
     assert "shell" in items[sick["hang"]]["blame"]
     assert "engine-1" in items[sick["hang"]]["blame"]
     assert counts["timeout"] == 1
+
+
+@pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+def test_four_engines_share_the_embedded_database(services: Services, fleet: Fleet) -> None:
+    services.start(engines=4, Exec_Engine={"SLOTS": 5, "NUMBER": 5})
+    hosts = fleet.hosts("healthy", 60)
+
+    task_id = services.submit_adhoc(hosts, "sleep 1; echo hi", become=False)
+
+    assert services.wait_task(task_id)["counts"]["success"] == 60
+    assert rows_by_host(services, task_id) == collections.Counter(hosts)
+    assert engines_of(services, task_id) == {"engine-1", "engine-2", "engine-3", "engine-4"}
+
+
+@pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+def test_a_unit_that_is_larger_than_its_engine_runs_when_nothing_else_does(services: Services, fleet: Fleet) -> None:
+    services.start(Exec_Engine={"SLOTS": 3})
+
+    small = services.submit_adhoc(fleet.hosts("healthy", 2), "sleep 3", become=False)
+    wait_for("the small unit to run", lambda: services.task(small)["counts"]["running"] == 2)
+    large = services.submit_adhoc(fleet.hosts("healthy", 8), "sleep 1", become=False)
+
+    assert services.wait_task(large)["counts"]["success"] == 8
+    assert services.task(small)["counts"]["success"] == 2
+    times = sa.select(unit.c.begun_at, unit.c.finished_at).order_by(unit.c.id)
+    (_, first_end), (second_begin, _) = services.database.read(lambda connection: connection.execute(times).all())
+    assert first_end <= second_begin
