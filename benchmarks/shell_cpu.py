@@ -130,13 +130,21 @@ def ansible(scratch: Path, fleet: Fleet, hosts: list[str], tuned: bool) -> float
     ]  # fmt: skip
     before = children_cpu_seconds()
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, cwd=scratch)
-    for child in psutil.Process().children(recursive=True):
-        if child.name() == "ssh":
-            child.terminate()
+    for master in ssh_masters():
+        master.terminate()
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0] or any(p.name() == "ssh" for p in psutil.Process().children()):
+        while os.waitpid(-1, os.WNOHANG)[0] or ssh_masters():
             time.sleep(0.02)
     return children_cpu_seconds() - before
+
+
+def ssh_masters() -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+            if child.name() == "ssh":
+                found.append(child)
+    return found
 
 
 def children_cpu_seconds() -> float:
@@ -146,6 +154,7 @@ def children_cpu_seconds() -> float:
 
 @contextlib.contextmanager
 def running_fleet(directory: Path) -> Iterator[Fleet]:
+    directory.mkdir()
     fleet = Fleet(directory)
     fleet.start()
     try:
