@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from apiflask import APIFlask, HTTPError
 from flask import request
@@ -24,6 +26,9 @@ from distribute.playbook import playbook
 from distribute.schemas import Failure
 from distribute.tasks import tasks
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 _SENTENCES = {
     400: "The request could not be read; nothing was done.",
     404: "There is no such path; see /docs.",
@@ -40,7 +45,7 @@ def create_app(config: Config, database: Database) -> APIFlask:
     app = APIFlask(__name__, title="distribute", version=__version__, docs_path=None)
     app.description = "Runs Ansible modules and playbooks on many hosts."
     app.config.update(
-        MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
+        MAX_CONTENT_LENGTH=MAX_BODY_BYTES + 1,  # the one more shows that a chunked body is too large
         PROVIDE_AUTOMATIC_OPTIONS=False,
         HTTP_ERROR_SCHEMA=Failure,
         AUTO_VALIDATION_ERROR_RESPONSE=False,
@@ -49,6 +54,7 @@ def create_app(config: Config, database: Database) -> APIFlask:
     app.json.sort_keys = False
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    app.wsgi_app = _with_last_slash(app.wsgi_app)
     app.extensions |= context.bind(Context(config, database))
     for blueprint in (adhoc, playbook, tasks, engines, health):
         app.register_blueprint(blueprint)
@@ -58,6 +64,18 @@ def create_app(config: Config, database: Database) -> APIFlask:
     app.register_error_handler(DatabaseRetry, _answer_database_away)
     app.register_error_handler(Exception, _answer_unexpected)
     return app
+
+
+def _with_last_slash(application: WSGIApplication) -> WSGIApplication:
+    """Below the base path: without it Werkzeug would answer a wrong method with 404."""
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path.startswith(f"{BASE_PATH}/") and not path.endswith("/"):
+            environ["PATH_INFO"] = f"{path}/"
+        return application(environ, start_response)
+
+    return call
 
 
 def _require_schema() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from apiflask.schema_adapters.pydantic import PydanticAdapter
 from flask import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from distribute.errors import BadRequest, Problems, UnsupportedMediaType
 from distribute.schemas import Request as RequestModel
@@ -61,10 +63,10 @@ def _body(request: Request) -> Any:
             f"Expected Content-Type: application/json, found {request.mimetype or 'none'}; nothing was done."
         )
     raw = request.get_data(cache=False)
-    if request.content_length is None:
-        request.stream.read(1)  # of a chunked body Werkzeug gives what fits; asked for more, it says 413
+    if len(raw) > MAX_BODY_BYTES:  # a chunked one, of which Werkzeug gives what fits
+        raise RequestEntityTooLarge
     try:
-        fields = json.loads(raw, parse_constant=_refuse_constant)
+        fields = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as exc:
         raise BadRequest([(_BODY, f"expected at most {MAX_DEPTH} levels")], _NOT_JSON) from exc
     except json.JSONDecodeError as exc:
@@ -78,6 +80,13 @@ def _body(request: Request) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"expected a JSON value, found {name}")
+
+
+def _finite(text: str) -> float:
+    """1e999 would be answered as Infinity, which is not JSON."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"expected a number of double precision, found {text[:40]}")
+    return number
 
 
 def _is_deep(value: Any) -> bool:
@@ -138,6 +147,8 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
             return f"expected true or false{found}"
         case "string_type":
             return f"expected a string{found}"
+        case "string_unicode":
+            return "expected Unicode text, found half a surrogate pair"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"expected an object{found}"
         case _:

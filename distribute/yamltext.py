@@ -24,18 +24,16 @@ def compose(text: str) -> yaml.Node | None:
     Raises Problems with line and column: no YAML, a second document, a tag that Ansible does not know, more than
     MAX_DEPTH levels, or aliases that grow it over MAX_NODES.
     """
+    if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        before = text[: unprintable.start()]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise Problems.of(f"line {line}, column {column}: expected YAML, found the character {unprintable[0]!r}")
     try:
         _check_size(yaml.parse(text, Loader=_LOADER))
         return yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as exc:
         words = " ".join(part for part in (exc.context, exc.problem) if part)
         raise _problem(exc.problem_mark or exc.context_mark, f"expected YAML, found an error: {words}") from exc
-    except UnicodeEncodeError as exc:
-        raise Problems.of(f"expected Unicode text, found half a surrogate pair at character {exc.start + 1}") from exc
-    except yaml.reader.ReaderError as exc:
-        before = text[: exc.position] if isinstance(exc.position, int) else ""
-        line = before.count("\n") + 1
-        raise Problems.of(f"line {line}: expected YAML, found an error: {exc.reason}") from exc
 
 
 def _check_size(events: Iterator[yaml.Event]) -> None:

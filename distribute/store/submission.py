@@ -60,25 +60,28 @@ def submit(connection: sa.Connection, new: NewTask) -> sa.Row[Any]:
     Raises Conflict when the id belongs to another request. Of several writers at once the unique id lets one win; the
     others wait for its end and find its task.
     """
-    stored = find_task(connection, new.id) or _insert_once(connection, new)
+    stored = find_task(connection, new.id) or _insert(connection, new)
     if stored.request_hash != new.request_hash:
         raise Conflict(f"The task_id {new.id} belongs to another request; nothing was done. Choose another task_id.")
     return stored
 
 
-def _insert_once(connection: sa.Connection, new: NewTask) -> sa.Row[Any]:
+def _insert(connection: sa.Connection, new: NewTask) -> sa.Row[Any]:
+    """Returns the stored row: its own, or that of a writer who was faster."""
     try:
-        _insert(connection, new)
+        task_key = _insert_task(connection, new)
     except IntegrityError:
         if (other := find_task(connection, new.id)) is None:
             raise
         return other
+    _insert_units(connection, task_key, new)
+    _insert_hosts(connection, task_key, new)
     stored = find_task(connection, new.id)
     assert stored is not None
     return stored
 
 
-def _insert(connection: sa.Connection, new: NewTask) -> None:
+def _insert_task(connection: sa.Connection, new: NewTask) -> int:
     inserted = connection.execute(
         sa.insert(task).values(
             id=new.id,
@@ -99,7 +102,11 @@ def _insert(connection: sa.Connection, new: NewTask) -> None:
         )
     )
     assert inserted.inserted_primary_key is not None
-    task_key = inserted.inserted_primary_key[0]
+    task_key: int = inserted.inserted_primary_key[0]
+    return task_key
+
+
+def _insert_units(connection: sa.Connection, task_key: int, new: NewTask) -> None:
     sizes = [len(new.hosts[start : start + new.unit_hosts]) for start in range(0, len(new.hosts), new.unit_hosts)]
     connection.execute(
         sa.insert(unit),
@@ -108,7 +115,6 @@ def _insert(connection: sa.Connection, new: NewTask) -> None:
             for number, size in enumerate(sizes, 1)
         ],
     )
-    _insert_hosts(connection, task_key, new)
 
 
 def _insert_hosts(connection: sa.Connection, task_key: int, new: NewTask) -> None:

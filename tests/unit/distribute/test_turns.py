@@ -1,0 +1,140 @@
+"""Whose units go out next: tasks take turns, within the window and each task's own limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from contract.message import UnitMessage
+from distribute import turns
+from distribute.store.dispatch import Glance, WaitingTask, WaitingUnit
+from distribute.turns import Choice
+
+
+def task(key: int, parallel: int = 0, hosts_out: int = 0) -> WaitingTask:
+    return WaitingTask(key, f"task-{key}", "adhoc", parallel, hosts_out)
+
+
+def units(task_key: int, sizes: Sequence[int]) -> list[WaitingUnit]:
+    """Their ids are 100 * task_key + 1, + 2, ..."""
+    return [WaitingUnit(100 * task_key + number, task_key, 1, size) for number, size in enumerate(sizes, 1)]
+
+
+def choose(
+    tasks: Sequence[WaitingTask],
+    waiting: dict[int, Sequence[int]],
+    slots: int = 1000,
+    published: int = 0,
+    default_parallel: int = 0,
+    last_key: int = 0,
+) -> Choice:
+    """waiting: the sizes of each task's waiting units."""
+    glance = Glance(slots=slots, published_hosts=published, has_waiting=True, has_finished=False)
+    by_task = {key: units(key, sizes) for key, sizes in waiting.items()}
+    return turns.choose(glance, tasks, by_task, default_parallel, last_key)
+
+
+def ids(choice: Choice) -> list[int]:
+    return [message.unit_id for message in choice.messages]
+
+
+def test_a_choice_is_the_units_messages() -> None:
+    glance = Glance(slots=100, published_hosts=0, has_waiting=True, has_finished=False)
+    chosen = turns.choose(
+        glance, [WaitingTask(4, "Deploy", "playbook", 0, 0)], {4: [WaitingUnit(9, 4, 2, 30)]}, 0, last_key=0
+    )
+    assert chosen == Choice((UnitMessage(9, "Deploy", "playbook", 2, 30),), last_key=4, waits_for_room=False)
+
+
+def test_a_task_of_3_hosts_does_not_stand_behind_one_of_100_000() -> None:
+    chosen = choose([task(1), task(2)], {1: [30] * 3334, 2: [3]}, slots=120)
+    assert ids(chosen) == [101, 201, 102, 103]
+    assert chosen.waits_for_room
+
+
+def test_tasks_take_turns_a_unit_each_and_the_oldest_unit_first() -> None:
+    chosen = choose([task(1), task(2), task(3)], {1: [10, 10, 10], 2: [10], 3: [10, 10]})
+    assert ids(chosen) == [101, 201, 301, 102, 302, 103]
+    assert chosen.last_key == 1
+
+
+def test_the_next_turn_begins_behind_the_last_one() -> None:
+    assert turns.in_turn([1, 4, 7, 9], after=4) == [7, 9, 1, 4]
+    assert turns.in_turn([1, 4, 7, 9], after=5) == [7, 9, 1, 4]
+    assert turns.in_turn([1, 4], after=4) == [1, 4]
+    assert turns.in_turn([1, 4], after=0) == [1, 4]
+    assert turns.in_turn([], after=3) == []
+
+
+def test_over_many_turns_every_task_gets_the_same() -> None:
+    waiting = {key: [30] * 100 for key in (1, 2, 3)}
+    got = dict.fromkeys(waiting, 0)
+    last_key = 0
+    for _ in range(60):  # a window of one unit each time
+        keys = turns.in_turn(sorted(waiting), last_key)
+        chosen = choose([task(key) for key in keys], waiting, slots=30, last_key=last_key)
+        (message,) = chosen.messages
+        last_key = chosen.last_key
+        got[last_key] += 1
+        assert message.task_id == f"task-{last_key}"
+    assert set(got.values()) == {20}
+
+
+def test_the_window_holds_as_many_hosts_as_the_live_engines_have_slots() -> None:
+    chosen = choose([task(1)], {1: [30] * 10}, slots=100, published=10)
+    assert ids(chosen) == [101, 102, 103]
+    assert chosen.waits_for_room
+
+
+def test_a_unit_larger_than_the_room_is_waited_for_and_not_overtaken() -> None:
+    chosen = choose([task(2), task(1)], {1: [1, 1], 2: [30]}, slots=40, published=20, last_key=1)
+    assert ids(chosen) == []
+    assert chosen.waits_for_room
+    assert chosen.last_key == 1  # so that the next choice begins with it again
+    chosen = choose([task(1), task(2), task(3)], {1: [5], 2: [30], 3: [1]}, slots=30, published=1)
+    assert (ids(chosen), chosen.last_key, chosen.waits_for_room) == ([101], 1, True)
+
+
+@pytest.mark.parametrize("slots", [0, 10])
+def test_an_empty_window_takes_one_unit_however_large_even_without_an_engine(slots: int) -> None:
+    chosen = choose([task(1), task(2)], {1: [30, 30], 2: [30]}, slots=slots)
+    assert ids(chosen) == [101]
+    assert chosen.waits_for_room
+
+
+def test_without_room_nothing_goes_out() -> None:
+    assert ids(choose([task(1)], {1: [1]}, slots=30, published=30)) == []
+
+
+def test_a_task_at_its_limit_is_passed_over_and_does_not_hold_the_others() -> None:
+    chosen = choose([task(1, parallel=60, hosts_out=30), task(2)], {1: [30, 30, 30], 2: [30, 30]})
+    assert ids(chosen) == [101, 201, 202]
+    assert not chosen.waits_for_room
+
+
+def test_a_task_with_nothing_out_gets_one_unit_though_it_is_larger_than_its_limit() -> None:
+    assert ids(choose([task(1, parallel=5)], {1: [30, 30]})) == [101]
+    assert ids(choose([task(1, parallel=5, hosts_out=30)], {1: [30, 30]})) == []
+
+
+def test_hosts_up_to_the_limit_and_not_one_more_are_out() -> None:
+    assert ids(choose([task(1, parallel=100)], {1: [30, 30, 30, 10, 1]})) == [101, 102, 103, 104]
+
+
+def test_the_limit_of_the_configuration_counts_where_the_task_has_none() -> None:
+    waiting = {1: [30] * 5, 2: [30] * 5}
+    assert ids(choose([task(1), task(2, parallel=90)], waiting, default_parallel=60)) == [101, 201, 102, 202, 203]
+
+
+def test_tasks_without_waiting_units_are_passed_over() -> None:
+    """Between two looks at the database somebody else may have taken them."""
+    chosen = choose([task(1), task(2)], {1: [], 2: [30]})
+    assert ids(chosen) == [201]
+    nothing = choose([task(1)], {1: []}, last_key=7)
+    assert nothing == Choice((), last_key=7, waits_for_room=False)
+
+
+def test_portions_leave_no_key_out() -> None:
+    assert list(turns.portions([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
+    assert list(turns.portions([], 2)) == []
