@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 5
 LOCK_WAIT_SECONDS = 5
+IDLE_SECONDS = 60  # then the server ends a connection, also in a transaction: who is stopped in one holds no lock
 CONFLICT_ATTEMPTS = 8
 
 _CONFLICTS = {1205, 1213, 3572}  # lock wait timeout, deadlock, nowait
@@ -110,9 +111,11 @@ def _sqlite(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size
     settings.sqlite_file.parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(
         f"sqlite:///{settings.sqlite_file}",
+        hide_parameters=True,
         connect_args={"timeout": answer_timeout_seconds, "check_same_thread": False},
         pool_size=pool_size,
         max_overflow=pool_size,
+        pool_timeout=answer_timeout_seconds,
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -140,12 +143,14 @@ def _mysql(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size:
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "read_timeout": answer_timeout_seconds,
         "write_timeout": answer_timeout_seconds,
-        "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, time_zone = '+00:00'",
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, wait_timeout = {IDLE_SECONDS},"
+        " time_zone = '+00:00'",
     }
     if settings.ssl_ca:
         arguments["ssl"] = ssl.create_default_context(cafile=str(settings.ssl_ca))
     return sa.create_engine(
         url,
+        hide_parameters=True,  # what a task holds has no place in an error's text, and so in a log
         connect_args=arguments,
         isolation_level="READ COMMITTED",
         pool_size=pool_size,

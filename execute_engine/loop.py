@@ -72,6 +72,7 @@ class Loop:
         self._drained_at = float("inf")  # when what still runs in a drain is stopped
         self._give_up_at = float("inf")  # when even their results are waited for no longer
         self._last_claim_at: float | None = None
+        self._vain_messages = 0
         self._told_missing: str | None = None
         self._launcher_at = float("-inf")
         self._launcher_pause = 1.0
@@ -152,7 +153,7 @@ class Loop:
             self._claims.no_room(moment)
             return
         if found is None:
-            self._done(self._claims.nothing(moment))
+            self._passed_over(self._claims.nothing(moment))
             return
         self._done(self._claims.found(moment))
         self._last_claim_at = moment
@@ -160,6 +161,14 @@ class Loop:
             self._running.start(found)
         else:
             self._running.hand_back(found.unit_id)
+
+    def _passed_over(self, delivery: Delivery | None) -> None:
+        """Its unit is unknown, has ended, or is another's: a message may come late, twice, or from anybody."""
+        if delivery is not None:
+            self._vain_messages += 1
+            facts = {"unit": delivery.message.unit_id, "count": self._vain_messages}
+            log.info("a message names no unit that can be had", extra=facts)
+        self._done(delivery)
 
     def _done(self, delivery: Delivery | None) -> None:
         if delivery is not None and self._parts.subscription is not None:

@@ -33,12 +33,12 @@ class Patience:
     def __init__(self, lifeline: Lifeline, stops: Stops) -> None:
         self._lifeline = lifeline
         self._stops = stops
-        self._told = ""
+        self._told = ("", "")
 
     def wait(self, what: str, detail: str = "") -> None:
         """Sleep for PAUSE_SECONDS. Raises StopRequested."""
-        if what != self._told:
-            self._told = what
+        if (what, detail) != self._told:
+            self._told = (what, detail)
             log.warning("waiting", extra={"what": what, "detail": detail})
         self._lifeline.status(f"waiting for {what}{detail and ': '}{detail}")
         self._lifeline.alive()
