@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible import constants
@@ -38,12 +38,16 @@ class Events(CallbackBase):  # type: ignore[misc]
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "events"
 
-    def __init__(self, outcomes: Outcomes, report: Report, cleaner: Cleaner, playbook: bool) -> None:
+    def __init__(
+        self, outcomes: Outcomes, report: Report, cleaner: Cleaner, playbook: bool, begun: Callable[[str], None]
+    ) -> None:
+        """begun(host) is called before each task's worker is started."""
         super().__init__()
         self._outcomes = outcomes
         self._report = report
         self._cleaner = cleaner
         self._playbook = playbook
+        self._begun = begun
         self._plays = _Plays()
         self._rescued: dict[str, int] = {}
 
@@ -88,6 +92,7 @@ class Events(CallbackBase):  # type: ignore[misc]
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         name = str(task.get_name()).strip()
         self._outcomes.task_begun(host.name, task._uuid, name)
+        self._begun(host.name)
         if self._playbook:
             self._report.send({"event": "task_started", "host": host.name, "task": name, "at": utc_now()})
 

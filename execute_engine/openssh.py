@@ -48,6 +48,7 @@ class Hosts:
         self._began: dict[str, Where] = {}
         self._told: set[str] = set()
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def start(self) -> None:
         """Writes the known keys; from now on the ssh plugin refuses hosts that were ended."""
@@ -59,7 +60,8 @@ class Hosts:
         def run(connection: Any, *args: Any, **kwargs: Any) -> Any:
             if reason := self.ended(connection.host):
                 raise AnsibleConnectionFailure(reason)
-            self._begin(connection.host)
+            if os.getpid() == self._pid:  # a worker process has nobody to tell: begin() was called for it
+                self.begin(connection.host)
             with self._password_for(connection):
                 return plain(connection, *args, **kwargs)
 
@@ -96,6 +98,13 @@ class Hosts:
             "ansible_control_path": "none",
             "ansible_ssh_password_mechanism": "ssh_askpass",
         }
+
+    def begin(self, host: str) -> None:
+        """A client is started now, or a worker process that will start one."""
+        first, now = host not in self._began, utc_now()
+        self._began[host] = Where("running", now, time.monotonic())
+        if first:
+            self._emit({"event": "host_started", "host": host, "at": now})
 
     def ended(self, host: str) -> str | None:
         return self._ended.get(host)
@@ -149,12 +158,6 @@ class Hosts:
         finally:
             os.close(descriptor)
             pipe.unlink()
-
-    def _begin(self, host: str) -> None:
-        first = host not in self._began
-        self._began[host] = Where("running", utc_now(), time.monotonic())
-        if first:
-            self._emit({"event": "host_started", "host": host, "at": utc_now()})
 
     def _address(self, host: str) -> str:
         return host if self._job.ssh.port == 22 else f"[{host}]:{self._job.ssh.port}"

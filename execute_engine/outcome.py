@@ -217,7 +217,7 @@ class Outcomes:
         if running is not None and (stuck is not None or host.started_at is not None or host.rows):
             status, blame = HostStatus.TIMEOUT, _running_words(running, engine_id, stuck)
         elif host.rows:
-            status = HostStatus.HELD
+            status, stuck = HostStatus.HELD, None
             blame = f"had finished {host.tasks_ok} of {host.tasks_total} tasks and was waiting for {_names(culprits)}"
         else:
             status = HostStatus.NOT_STARTED

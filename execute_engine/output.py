@@ -17,7 +17,7 @@ class Cleaner:
     """Makes text fit to leave the runner; knows the secrets of one job and never shows them."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = sorted({s for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
+        self._secrets = sorted({readable(s) for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
 
     def mask(self, text: str) -> str:
         """Readable text with every secret replaced; of any length."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from contract.failpoint import fail_point
 from execute_engine import preloading, scratch
 from execute_engine.ending import Ending
-from execute_engine.errors import RunnerError
+from execute_engine.errors import EngineError, RunnerError
 from execute_engine.events import Decoder
 from execute_engine.job import Job
 from execute_engine.outcome import Outcomes
@@ -94,8 +94,10 @@ class _Run:
         workers.show(self._report.log)
         try:
             self._run(scratch.make())
-        except (AnsibleError, RunnerError, OSError) as error:
+        except (AnsibleError, EngineError, OSError) as error:
             return self._fail(workers.says(error) if isinstance(error, AnsibleError) else str(error))
+        except SystemExit:
+            return self._fail("a task failed whose play asks for Ansible's debugger, and nobody is here to answer it")
         self._give_way_to_ending()
         self._connections.close()
         return 0 if self._report.flush(self._job.timeout_seconds) else 1
@@ -116,7 +118,7 @@ class _Run:
             _leave,
         )
         self._ending.start()
-        callback = Events(self._outcomes, self._report, self._cleaner, self._job.type == "playbook")
+        callback = Events(self._outcomes, self._report, self._cleaner, self._job.type == "playbook", self._begun)
         if self._job.workers == "threads":
             workers.install(self._interrupt)
         if not _threads_unusable:
@@ -145,6 +147,11 @@ class _Run:
         if event["event"] == "host_started":
             self._outcomes.connected(event["host"], event["at"])
         self._report.send(event)
+
+    def _begun(self, host: str) -> None:
+        """What a worker process does with the host's connection, this process does not see."""
+        if self._job.workers == "processes":
+            self._connections.begin(host)
 
     def _interrupt(self, worker: Thread, exception: BaseException) -> None:
         self._connections.interrupt(worker.connection_host, exception)
@@ -193,7 +200,7 @@ def _secrets(job: Job) -> list[str]:
     found = [job.ssh.password, job.ssh.sudo_password]
     if job.vault_password_file:
         with contextlib.suppress(OSError):  # what is wrong with it, Ansible says
-            found += Path(job.vault_password_file).read_text(errors="replace").split("\n")
+            found += map(str.strip, Path(job.vault_password_file).read_text(errors="surrogateescape").split("\n"))
     return found
 
 

@@ -171,7 +171,8 @@ def says(error: BaseException) -> str:
         display.error(error)
     finally:
         display.display = before
-    return "\n".join(shown).removeprefix("[ERROR]: ").strip() or str(error)
+    text = "\n".join(shown).removeprefix("[ERROR]: ").replace("\n\n(source not shown: FileNotFoundError)", "")
+    return text.strip() or str(error)  # the playbook lies in memory: place and column say enough
 
 
 class Thread:

@@ -20,6 +20,11 @@ from execute_engine.job import Job, SshSettings
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 120.0
+WAYS = {  # how workers and connections go together: the fields of Job
+    "threads-asyncssh": {},
+    "threads-openssh": {"connection": "openssh"},
+    "processes": {"workers": "processes", "connection": "openssh"},
+}
 
 
 class Preloaded:
@@ -40,6 +45,7 @@ class Preloaded:
         theirs.close()
         self._socket.settimeout(PATIENCE_SECONDS)
         self.plugins = self._socket.recv(1 << 20).decode().split()
+        self._runners: list[Runner] = []
 
     def start(self, job: Job) -> Runner:
         ours, theirs = socket.socketpair()
@@ -48,6 +54,7 @@ class Preloaded:
         theirs.close()
         os.close(orders)
         runner = Runner(int(self._socket.recv(100)), ours, writer, self)
+        self._runners.append(runner)
         ours.sendall(encode(job.to_json()))
         return runner
 
@@ -58,6 +65,8 @@ class Preloaded:
         return int(code), float(own), float(children)
 
     def close(self) -> None:
+        for runner in self._runners:  # those that a failed test has left end when nobody holds their pipe
+            runner.close()
         self._socket.close()
         self._process.wait(PATIENCE_SECONDS)
 
@@ -77,8 +86,18 @@ class Runner:
 
     def abandon(self) -> None:
         """As if the guard were gone."""
-        os.close(self._orders)
-        self._orders = -1
+        if self._orders >= 0:
+            os.close(self._orders)
+            self._orders = -1
+
+    def close(self) -> None:
+        self.abandon()
+        self._events.close()
+
+    def read_until(self, condition: Callable[[], bool]) -> None:
+        """Collect events in .seen until the condition holds, which must be before the runner ends."""
+        if not condition():
+            assert self.read(lambda event: condition()), f"the runner has ended: {str(self.seen)[-2000:]}"
 
     def read(self, until: Callable[[dict[str, Any]], bool] = lambda event: False) -> dict[str, Any] | None:
         """Collect events in .seen until one is wanted (returned), or the runner has ended (None)."""
@@ -100,10 +119,14 @@ class Runner:
         self.read()
         code, own, children = self._parent.wait(self.pid)
         self.cpu_seconds = (own, children)
-        self._events.close()
-        if self._orders >= 0:
-            os.close(self._orders)
+        self.close()
         return code
+
+    def ended(self, code: int = 0) -> dict[str, dict[str, Any]]:
+        """Read to the end, which must be this one; the host_done events by host."""
+        found = self.result()
+        assert found == code, f"the runner ended with {found}; its events: {str(self.seen)[-2000:]}"
+        return self.done()
 
     def done(self) -> dict[str, dict[str, Any]]:
         """The host_done events by host; there must be one a host."""
@@ -156,6 +179,10 @@ def _serve(connection: socket.socket) -> None:
         from execute_engine import workers
 
         workers.SAFETY_SECONDS = float(seconds)
+    if seconds := os.environ.get("SSH_KEEPALIVE_SECONDS"):
+        from execute_engine.ssh import login
+
+        login.KEEPALIVE_SECONDS = int(seconds)
     connection.sendall(" ".join(plugins).encode())
     ended: dict[int, bytes] = {}
     while True:

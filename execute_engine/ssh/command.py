@@ -269,7 +269,7 @@ class Escalation:
         for line in chunk.splitlines(True):
             if self.prompt.password and self.prompt.is_prompt(line):
                 self._seen.add("prompt")
-            elif self.prompt.is_success(line):
+            elif line.endswith(b"\n") and self.prompt.is_success(line):  # whole, or its end became output
                 self._seen.add("success")
             else:
                 kept.append(line)

@@ -61,6 +61,10 @@ def connect_failure(
             return Unreachable("timeout", f"no TCP answer from {address} within {seconds['connecting']:g} s")
         case TimeoutError() if error.errno is None:
             return Unreachable("login", f"the login at {address} was not done within {seconds['login']:g} s")
+        case asyncssh.ConnectionLost() | ConnectionResetError() | BrokenPipeError() if stage == "greeting":
+            return Unreachable("greeting", f"{address} closed the connection before its SSH greeting")
+        case asyncssh.ConnectionLost() | ConnectionResetError() | BrokenPipeError() if stage == "login":
+            return Unreachable("lost", f"{address} closed the connection during the login")
         case OSError():
             return _socket_failure(error, address)
         case asyncssh.Error():
@@ -86,10 +90,6 @@ def _protocol_failure(error: asyncssh.Error, address: str, stage: str) -> Unreac
     match error:
         case asyncssh.KeyExchangeFailed():
             return Unreachable("algorithms", f"{address} and this engine have no algorithm in common: {text}")
-        case asyncssh.ConnectionLost() if stage == "greeting":
-            return Unreachable("greeting", f"{address} closed the connection before its SSH greeting")
-        case asyncssh.ConnectionLost():
-            return Unreachable("lost", f"{address} closed the connection during the login")
         case asyncssh.ProtocolError() | asyncssh.ProtocolNotSupported() if stage == "greeting":
             return Unreachable("greeting", f"what answers at {address} is no SSH 2 server: {text}")
         case _:

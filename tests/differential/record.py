@@ -24,7 +24,10 @@ VARIES = frozenset(  # times, numbers of processes and files, and what depends o
         "version",  # of stat: the inode's generation
     }
 )
-_TEMPORARY = re.compile(r"ansible-tmp-[\d.-]+|ansible-local-\w+|execute-engine-runner-[\d-]+|/tmp/tmp\w+|j?\d+\.\d{4,}")
+_TEMPORARY = re.compile(
+    r"ansible-tmp-[\d.-]+|ansible-local-\w+|execute-engine-runner-[\d-]+|/tmp/tmp\w+|j?\d+\.\d{4,}"
+    r"|(?<=Paused for )[\d.]+"
+)
 _TRACE = re.compile(r"line \d+")
 
 

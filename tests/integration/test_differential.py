@@ -13,17 +13,12 @@ import pytest
 from execute_engine.job import Job
 from tests.differential import record, stock
 from tests.differential.cases import PLAYBOOKS, ROOM, SINGLE, Case
-from tests.runner_process import Preloaded, make_job, preloaded
+from tests.runner_process import WAYS, Preloaded, make_job, preloaded
 from tests.servers.fleet import Fleet
 
 FILES = Path(stock.__file__).parent / "playbooks"
 LONG_HOSTS = 3
 RUNNERS_AT_ONCE = 3
-WAYS = {
-    "threads-asyncssh": {},
-    "threads-openssh": {"connection": "openssh"},
-    "processes": {"workers": "processes", "connection": "openssh"},
-}
 Results = dict[tuple[str, str], list[tuple[str, Any]]]
 
 

@@ -83,7 +83,9 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         prompt = self._become_prompt() if sudoable else None
         status, stdout, stderr = ssh.current().run(self._host(), cmd, in_data, tty, prompt)
         if status == 255 and not any(mark in stdout or mark in stderr for mark in _NOT_FROM_SSH):
-            said = "<error censored due to no log>" if self._play_context.no_log else stderr.decode(errors="replace")
+            said = (stderr or stdout).decode(errors="replace")  # a terminal has only one stream
+            if self._play_context.no_log:
+                said = "<error censored due to no log>"
             sentence = f"the command at {self._host()} ended with status 255, which Ansible takes for a lost connection"
             raise ssh.Unreachable("status_255", f"{sentence}: {said.rstrip()}")
         return status, stdout, stderr
