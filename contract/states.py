@@ -43,4 +43,5 @@ class EngineState(StrEnum):
 
 OPEN_STATUSES = (HostStatus.QUEUED, HostStatus.RUNNING)
 FINAL_STATUSES = tuple(status for status in HostStatus if status not in OPEN_STATUSES)
+ENDED_TASKS = (TaskState.FINISHED, TaskState.CANCELLED)
 ENDED_UNITS = (UnitState.FINISHED, UnitState.CANCELLED)

@@ -66,9 +66,11 @@ task = _table(
     sa.Column("host_count", sa.Integer, nullable=False),
     sa.Column("unit_count", sa.Integer, nullable=False),
     sa.Column("submitted_by", sa.String(160)),
+    sa.Column("rerun_of", Ascii(160)),  # the id of the task whose hosts these are
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("started_at", Moment),
     sa.Column("finished_at", Moment),
+    sa.Column("cancelled_at", Moment),  # when its end was asked for
     sa.Index("task_by_state", "state", "key"),
 )
 
@@ -81,6 +83,7 @@ unit = _table(
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("incarnation", Ascii(32)),
     sa.Column("host_count", sa.Integer, nullable=False),
+    sa.Column("stop_requested", sa.Boolean, nullable=False, server_default="0"),  # its engine reads it every second
     sa.Column("published_at", Moment),
     sa.Column("begun_at", Moment),
     sa.Column("finished_at", Moment),
@@ -149,6 +152,13 @@ leader = _table(
     sa.Column("name", Ascii(32), primary_key=True),
     sa.Column("holder", Ascii(64), nullable=False),
     sa.Column("beat", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+dispatch_hold = _table(  # a row while all dispatching is held
+    "dispatch_hold",
+    sa.Column("name", Ascii(32), primary_key=True),
+    sa.Column("held_by", sa.String(255), nullable=False),
+    sa.Column("since", Moment, nullable=False),
 )
 
 host_key = _table(

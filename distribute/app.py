@@ -21,6 +21,7 @@ from distribute.context import Context
 from distribute.engines import engines
 from distribute.errors import NotReady, RequestError
 from distribute.health import health
+from distribute.holding import hold, release
 from distribute.inputs import BASE_PATH, MAX_BODY_BYTES
 from distribute.playbook import playbook
 from distribute.schemas import Failure
@@ -56,7 +57,7 @@ def create_app(config: Config, database: Database) -> APIFlask:
     app.url_map.merge_slashes = False
     app.wsgi_app = _with_last_slash(app.wsgi_app)
     app.extensions |= context.bind(Context(config, database))
-    for blueprint in (adhoc, playbook, tasks, engines, health):
+    for blueprint in (adhoc, playbook, tasks, engines, hold, release, health):
         app.register_blueprint(blueprint)
     app.before_request(_require_schema)
     app.error_processor(_answer_http_error)

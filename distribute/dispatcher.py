@@ -129,8 +129,13 @@ class Dispatcher:
             self._send_due(self._publisher)
             self._outbox_at = time.monotonic() + OUTBOX_SECONDS
         glance = self._database.read(dispatch.glance)
+        if glance.has_cancelled:
+            self._database.write(dispatch.end_cancelled)
         if glance.has_finished:
             self._finish_tasks()
+        if glance.is_held:
+            self._hold(glance)
+            return IDLE_SECONDS
         if not glance.has_waiting:
             return IDLE_SECONDS
         return 0.0 if self._may_publish(glance) and self._publish(glance) else BUSY_SECONDS
@@ -140,6 +145,16 @@ class Dispatcher:
         self._dead_engines.forget()
         self._outbox = Outbox()
         self._look_at = self._outbox_at = 0.0
+
+    def _hold(self, glance: Glance) -> None:
+        """What was published and not claimed waits again: an engine must not take it while all is held."""
+        if glance.published_hosts:
+            units = self._database.write(self._retract)
+            log.info("dispatching is held, units were taken back", extra={"units": units})
+
+    def _retract(self, connection: sa.Connection) -> int:
+        self._leadership.fence(connection)
+        return dispatch.retract(connection)
 
     def _may_publish(self, glance: Glance) -> bool:
         if self._publisher is not None and self._publisher.problem():

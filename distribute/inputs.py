@@ -32,8 +32,8 @@ class ModelAdapter(PydanticAdapter):  # type: ignore[misc]  # apiflask has no ty
     def validate_input(self, request: Request, location: str, **_: Any) -> BaseModel:
         """Raises BadRequest, UnsupportedMediaType and werkzeug's RequestEntityTooLarge."""
         is_body = location == "json"
-        fields = _body(request) if is_body else _query(request)
         model: type[RequestModel] = self.model_class
+        fields = _body(request, model.empty_body) if is_body else _query(request)
         problems: list[tuple[str, str]] = []
         if isinstance(fields, dict):
             fields = {name: value for name, value in fields.items() if value is not None}  # null: not given
@@ -57,7 +57,9 @@ class Resource(APIBlueprint):  # type: ignore[misc]
         super().__init__(name, import_name, url_prefix=f"{BASE_PATH}/{name}", tag=name)
 
 
-def _body(request: Request) -> Any:
+def _body(request: Request, may_be_empty: bool) -> Any:
+    if may_be_empty and request.content_length in (None, 0) and not request.headers.get("Transfer-Encoding"):
+        return {}
     if not request.is_json:
         raise UnsupportedMediaType(
             f"Expected Content-Type: application/json, found {request.mimetype or 'none'}; nothing was done."

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from contract.states import EngineState, HostStatus, TaskState, UnitState
+from contract.states import FINAL_STATUSES, EngineState, HostStatus, TaskState, UnitState
 from distribute import hosts, modules, playbooks
 from distribute.errors import Problems
 
@@ -61,6 +61,12 @@ def _task_id(text: str) -> str:
     return text
 
 
+def _final(statuses: list[HostStatus]) -> list[HostStatus]:
+    if wrong := [f"[{number}]" for number, status in enumerate(statuses) if status not in FINAL_STATUSES]:
+        raise Problems((place, f"expected one of {', '.join(FINAL_STATUSES)}") for place in wrong)
+    return sorted(set(statuses))
+
+
 def _playbook(text: object) -> playbooks.Playbook:
     if not isinstance(text, str):
         raise Problems.of("expected a string")
@@ -95,6 +101,7 @@ class Request(BaseModel):
     """What a request may hold, and nothing else."""
 
     model_config = ConfigDict(extra="forbid")
+    empty_body: ClassVar[bool] = False  # no body at all means {}
 
     @classmethod
     def problems_between(cls, fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -136,6 +143,22 @@ class PlaybookSubmission(Submission):
     ] = Field(description="YAML, a list of plays; what they call hosts is all or target_hosts")
     timeout: int = Field(600, ge=1, le=MAX_TIMEOUT_SECONDS, description="seconds for a unit and for each host")
     become: bool = Field(False, description="true: --become; false: what the plays say")
+
+
+class NoFields(Request):
+    """A request that says all by its path."""
+
+    empty_body = True
+
+
+class Rerun(Request):
+    empty_body = True
+    task_id: TaskId | None = Field(None, description="of the new task; made here when missing")
+    statuses: Annotated[list[Annotated[HostStatus, Field(strict=False)]], AfterValidator(_final)] = Field(
+        [status for status in FINAL_STATUSES if status != HostStatus.SUCCESS],
+        description="hosts with one of these run again",
+        min_length=1,
+    )
 
 
 class ResultQuery(Request):
@@ -280,6 +303,7 @@ class TaskBaseOut(BaseModel):
 
 class TaskRowOut(TaskBaseOut):
     playbook_name: str | None
+    rerun_of: str | None = Field(description="the task whose hosts these are")
 
 
 class TaskOut(TaskBaseOut):
@@ -289,6 +313,9 @@ class TaskOut(TaskBaseOut):
     percent: int = Field(description="of the hosts, rounded down")
     hosts_per_second: float = Field(description="since the first unit began")
     seconds_left: float | None = Field(description="at this rate; null while there is none")
+    waits_for: str | None = Field(description="why none of its units goes out now")
+    rerun_of: str | None = Field(description="the task whose hosts these are")
+    cancelled_date: Moment | None = Field(description="when its end was asked for")
     warnings: list[str]
 
 
@@ -305,11 +332,25 @@ class EngineOut(BaseModel):
     beat_date: Moment
 
 
+class HoldOut(BaseModel):
+    held: bool
+    held_by: str | None = Field(description="the address that asked for it")
+    since: Moment | None
+
+
+class HoldAnswer(Answer[HoldOut]):
+    pass
+
+
 class AdhocSubmissionAnswer(Answer[AdhocSubmissionOut]):
     pass
 
 
 class PlaybookSubmissionAnswer(Answer[PlaybookSubmissionOut]):
+    pass
+
+
+class RerunAnswer(Answer[AdhocSubmissionOut | PlaybookSubmissionOut]):
     pass
 
 

@@ -7,18 +7,28 @@ import json
 import uuid
 from typing import Any
 
+import sqlalchemy as sa
+
 from contract.config import Config
 from contract.database import Database
+from contract.states import ENDED_TASKS
 from distribute.answers import Item, envelope, moment
-from distribute.schemas import AdhocSubmission, PlaybookSubmission, Submission
+from distribute.errors import Conflict
+from distribute.schemas import AdhocSubmission, PlaybookSubmission, Rerun, Submission
+from distribute.store import queries
+from distribute.store.queries import Row
 from distribute.store.submission import NewTask, submit
 
 
 def answer(database: Database, new: NewTask, duplicates: int) -> dict[str, Any]:
     """Store it and answer; again the same answer when it is there already. Raises Conflict and DatabaseError."""
-    stored = database.write(lambda connection: submit(connection, new))
+    return summary(database.write(lambda connection: submit(connection, new)), duplicates)
+
+
+def summary(stored: Row, duplicates: int) -> dict[str, Any]:
+    """The answer to the submission of this task."""
     of_type = {"module": stored.module} if stored.type == "adhoc" else {"playbook_name": stored.playbook_name}
-    summary: Item = {
+    item: Item = {
         "task_id": stored.id,
         "task_name": stored.name,
         "type": stored.type,
@@ -31,7 +41,7 @@ def answer(database: Database, new: NewTask, duplicates: int) -> dict[str, Any]:
         "warnings": stored.warnings,
         "created_date": moment(stored.created_at),
     }
-    return envelope(summary, "accepted")
+    return envelope(item, "accepted")
 
 
 def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
@@ -56,6 +66,33 @@ def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
         warnings=playbook.warnings(units),
         playbook_name=request.playbook_name,
         playbook_content=playbook.text,
+    )
+
+
+def rerun(connection: sa.Connection, before: Row, request: Rerun) -> NewTask:
+    """A new task like the one before, for its hosts with these statuses. Raises Conflict where there is none."""
+    if before.state not in ENDED_TASKS:
+        raise Conflict(f"The task {before.id} has not ended; nothing was done. Wait for it, or cancel it first.")
+    hosts = queries.hosts_with_status(connection, before.key, request.statuses)
+    if not hosts:
+        wanted = ", ".join(request.statuses)
+        raise Conflict(f"The task {before.id} has no host with status {wanted}; nothing was done.")
+    same = {"rerun_of": before.id, "statuses": request.statuses}
+    return NewTask(
+        id=request.task_id or uuid.uuid4().hex,
+        name=before.name,
+        type=before.type,
+        timeout_seconds=before.timeout_seconds,
+        options=before.options,
+        warnings=before.warnings,
+        request_hash=hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest(),
+        hosts=hosts,
+        unit_hosts=before.options["unit_hosts"],
+        module=before.module,
+        args=before.args,
+        playbook_name=before.playbook_name,
+        playbook_content=queries.playbook_content(connection, before.key),
+        rerun_of=before.id,
     )
 
 

@@ -9,14 +9,26 @@ import sqlalchemy as sa
 
 from contract.database import now
 from contract.states import OPEN_STATUSES
-from distribute import answers, context, cursors, results
+from distribute import answers, context, cursors, holding, results, submissions
 from distribute.answers import Item, moment
 from distribute.cursors import Position
 from distribute.errors import NotFound
 from distribute.inputs import Resource
-from distribute.schemas import TASK_ID, HostQuery, TaskAnswer, TaskHostPage, TaskPage, TaskQuery
-from distribute.store import queries
+from distribute.schemas import (
+    TASK_ID,
+    HostQuery,
+    NoFields,
+    Rerun,
+    RerunAnswer,
+    TaskAnswer,
+    TaskHostPage,
+    TaskPage,
+    TaskQuery,
+)
+from distribute.store import cancelling, queries
+from distribute.store.cancelling import NOT_BEGUN
 from distribute.store.queries import Row
+from distribute.store.submission import submit
 
 tasks = Resource("tasks", __name__)
 
@@ -39,7 +51,7 @@ def list_tasks(query: TaskQuery) -> dict[str, Any]:
         )
     )
     page, following = results.cut(rows, query.limit, lambda last: [last.key])
-    items = [{**_task(row), "playbook_name": row.playbook_name} for row in page]
+    items = [{**_task(row), "playbook_name": row.playbook_name, "rerun_of": row.rerun_of} for row in page]
     return answers.page(items, None if following is None else cursors.encode(following, name))
 
 
@@ -48,12 +60,44 @@ def list_tasks(query: TaskQuery) -> dict[str, Any]:
 @tasks.doc(responses=[404, 503])
 def read_task(task_id: str) -> dict[str, Any]:
     """How far a task is, how fast, how long still"""
+    return context.current().database.read(lambda connection: _progress(connection, task_id))
 
-    def read(connection: sa.Connection) -> tuple[Row, dict[str, int], dict[str, int]]:
-        task = _find(connection, task_id)
-        return task, *queries.progress(connection, task.key)
 
-    task, counts, units = context.current().database.read(read)
+@tasks.post("/<task_id>/cancel/")
+@tasks.input(NoFields, arg_name="_body")
+@tasks.output(TaskAnswer)
+@tasks.doc(responses=[400, 404, 503])
+def cancel(task_id: str, _body: NoFields) -> dict[str, Any]:
+    """Stop a task
+
+    What waits ends at once, what runs within seconds; hosts that have a result keep it. For a task that has ended, or
+    was cancelled before, nothing changes.
+    """
+    database = context.current().database
+    database.write(lambda connection: cancelling.cancel(connection, _find(connection, task_id).key))
+    return database.read(lambda connection: _progress(connection, task_id))
+
+
+@tasks.post("/<task_id>/rerun/")
+@tasks.input(Rerun, arg_name="request")
+@tasks.output(RerunAnswer)
+@tasks.doc(responses=[400, 404, 409, 503])
+def rerun(task_id: str, request: Rerun) -> dict[str, Any]:
+    """Run an ended task again on the hosts that had no good result
+
+    Answered like a submission: task_id is the new task's. Twice with the same task_id runs once.
+    """
+
+    def store(connection: sa.Connection) -> Row:
+        return submit(connection, submissions.rerun(connection, _find(connection, task_id), request))
+
+    return submissions.summary(context.current().database.write(store), duplicates=0)
+
+
+def _progress(connection: sa.Connection, task_id: str) -> dict[str, Any]:
+    task = _find(connection, task_id)
+    counts, units = queries.progress(connection, task.key)
+    waits = any(units[state] for state in NOT_BEGUN)
     finished = task.host_count - sum(counts[status] for status in OPEN_STATUSES)
     return answers.envelope(
         {
@@ -64,6 +108,9 @@ def read_task(task_id: str) -> dict[str, Any]:
             "percent": 100 * finished // task.host_count,
             **_speed(task, finished),
             "warnings": task.warnings,
+            "waits_for": holding.sentence(connection) if waits else None,
+            "rerun_of": task.rerun_of,
+            "cancelled_date": moment(task.cancelled_at),
         }
     )
 

@@ -31,6 +31,7 @@ from execute_engine.timer import Timer
 from execute_engine.wakeup import Wakeup
 
 BEATS_A_LEASE = 6
+STOPS_SECONDS = 1.0  # between two looks at which units are to be stopped
 REPORT_SECONDS = 1.0  # between two reports to the supervisor and to the heartbeat
 STORE_SECONDS = 60.0  # at the end of a drain: for stopped units to end and their results to be stored
 LAST_WORD_SECONDS = 5.0  # for the row's last state
@@ -66,6 +67,8 @@ class Loop:
         self._claims = Claims(has_kafka=parts.subscription is not None)
         self._beat = Timer(config.engine.lease_seconds / BEATS_A_LEASE)
         self._beating = False
+        self._stop_look = Timer(STOPS_SECONDS)
+        self._looking_for_stops = False
         self._report = Timer(REPORT_SECONDS)
         self._reports = 0
         self._state = EngineState.LIVE
@@ -95,7 +98,8 @@ class Loop:
         for descriptor, events in self._running.sources():
             poll.register(descriptor, events)
         beat_at = float("inf") if self._beating else self._beat.at
-        due_at = min(beat_at, self._report.at, self._running.due_at(), self._drained_at, self._claim_at())
+        stops_at = self._stop_look.at if self._running.begun_ids and not self._looking_for_stops else float("inf")
+        due_at = min(beat_at, stops_at, self._report.at, self._running.due_at(), self._drained_at, self._claim_at())
         seconds = min(due_at - time.monotonic(), self._config.intervals.exec)
         return {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
 
@@ -111,6 +115,8 @@ class Loop:
         self._claim(moment)
         if not self._beating and self._beat.due(moment):
             self._send_beat()
+        if self._running.begun_ids and not self._looking_for_stops and self._stop_look.due(moment):
+            self._look_for_stops()
         if self._report.due(moment):
             self._tell(moment)
 
@@ -192,6 +198,15 @@ class Loop:
             self._running.settle(unit_id, beat.held[unit_id])
         for unit_id in self._running.begun_ids - beat.held.keys():
             self._running.stop(unit_id, "the unit was taken from this engine")
+
+    def _look_for_stops(self) -> None:
+        self._looking_for_stops = True
+        self._parts.database.submit("look for stops", self._parts.store.stop_requests, self._stop_requested)
+
+    def _stop_requested(self, unit_ids: list[int]) -> None:
+        self._looking_for_stops = False
+        for unit_id in self._running.begun_ids & set(unit_ids):
+            self._running.stop(unit_id, "the task was cancelled")
 
     def _keep_launcher(self, moment: float) -> None:
         """Start a launcher in the place of a dead one; blocks while it loads, START_SECONDS at most."""

@@ -125,6 +125,13 @@ class Store:
         """End a unit that we hold and do not run."""
         self._database.write(lambda connection: units.settle(connection, unit_id, self.incarnation, begun, reason))
 
+    def stop_requests(self) -> list[int]:
+        """Of the units that we hold, those whose task was cancelled."""
+        asked = sa.select(unit.c.id).where(
+            unit.c.incarnation == self.incarnation, unit.c.state == UnitState.RUNNING, unit.c.stop_requested
+        )
+        return self._database.read(lambda connection: list(connection.scalars(asked)))
+
     def _claim(self, connection: sa.Connection, unit_id: int, room: Room) -> int | NoRoom | None:
         """The unit's host count when it is ours now."""
         columns = (unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count)

@@ -21,9 +21,11 @@ CREATE TABLE task (
     host_count INTEGER NOT NULL,
     unit_count INTEGER NOT NULL,
     submitted_by VARCHAR(160),
+    rerun_of VARCHAR(160) CHARACTER SET ascii COLLATE ascii_bin,
     created_at DATETIME(6) NOT NULL,
     started_at DATETIME(6),
     finished_at DATETIME(6),
+    cancelled_at DATETIME(6),
     PRIMARY KEY (`key`),
     UNIQUE KEY id (id),
     KEY task_by_state (state, `key`)
@@ -37,6 +39,7 @@ CREATE TABLE unit (
     attempt INTEGER NOT NULL DEFAULT 1,
     incarnation VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin,
     host_count INTEGER NOT NULL,
+    stop_requested BOOL NOT NULL DEFAULT 0,
     published_at DATETIME(6),
     begun_at DATETIME(6),
     finished_at DATETIME(6),
@@ -108,6 +111,13 @@ CREATE TABLE leader (
     name VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     holder VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     beat BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (name)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+CREATE TABLE dispatch_hold (
+    name VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    held_by VARCHAR(255) NOT NULL,
+    since DATETIME(6) NOT NULL,
     PRIMARY KEY (name)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 

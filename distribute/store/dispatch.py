@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from contract.database import now
 from contract.message import UnitMessage
 from contract.states import EngineState, TaskState, UnitState
-from contract.tables import engine, leader, task, unit
+from contract.tables import dispatch_hold, engine, leader, task, unit
+from distribute.store import cancelling
+from distribute.store.cancelling import OPEN_TASKS
 
 DISPATCHER = "dispatcher"  # the leader row's name
-OPEN_TASKS = (TaskState.QUEUED, TaskState.RUNNING)
 OPEN_UNITS = (UnitState.WAITING, UnitState.PUBLISHED, UnitState.RUNNING, UnitState.LOST)
 OUT = (UnitState.PUBLISHED, UnitState.RUNNING)
 ALIVE = (EngineState.LIVE, EngineState.DRAINING)
@@ -44,6 +45,8 @@ class Glance:
     published_hosts: int  # of the units that are published and not claimed
     has_waiting: bool
     has_finished: bool  # a task without an open unit
+    has_cancelled: bool  # a cancelled task with a unit that was given back, or published, meanwhile
+    is_held: bool  # all dispatching
 
     @property
     def room(self) -> int:
@@ -136,15 +139,19 @@ def glance(connection: sa.Connection) -> Glance:
             published.scalar_subquery(),
             waiting.scalar_subquery(),
             _finished().limit(1).scalar_subquery(),
+            _cancelled().limit(1).scalar_subquery(),
+            sa.select(sa.func.count()).select_from(dispatch_hold).scalar_subquery(),
         )
     ).one()
-    return Glance(int(row[0]), int(row[1]), row[2] is not None, row[3] is not None)
+    return Glance(int(row[0]), int(row[1]), row[2] is not None, row[3] is not None, row[4] is not None, row[5] > 0)
 
 
 def waiting_task_keys(connection: sa.Connection) -> list[int]:
     """Open tasks with waiting units, in order. A look into the index for each open task, none for each unit."""
     rows = connection.execute(
-        sa.select(task.c.key).where(task.c.state.in_(OPEN_TASKS), _first_unit(UnitState.WAITING).is_not(None))
+        sa.select(task.c.key).where(
+            task.c.state.in_(OPEN_TASKS), task.c.cancelled_at.is_(None), _first_unit(UnitState.WAITING).is_not(None)
+        )
     )
     return sorted(rows.scalars())  # not ORDER BY: it might walk the primary key, through all the tasks ever
 
@@ -192,6 +199,24 @@ def publish(connection: sa.Connection, unit_ids: Sequence[int]) -> set[int]:
     return won
 
 
+def retract(connection: sa.Connection) -> int:
+    """published -> waiting for every unit that no engine has claimed; returns how many."""
+    out = sa.select(unit.c.id).where(unit.c.state == UnitState.PUBLISHED).order_by(unit.c.id)
+    locked = list(connection.scalars(out.with_for_update()))
+    retracted = connection.execute(
+        sa.update(unit)
+        .where(unit.c.id.in_(locked), unit.c.state == UnitState.PUBLISHED)
+        .values(state=UnitState.WAITING, published_at=None)
+    )
+    return retracted.rowcount
+
+
+def end_cancelled(connection: sa.Connection) -> int:
+    """Units of cancelled tasks that came back from an engine or went out meanwhile -> cancelled; returns how many."""
+    keys = list(connection.scalars(_cancelled().order_by(task.c.key)))
+    return sum(cancelling.end_waiting(connection, key) for key in keys)
+
+
 def published_messages(connection: sa.Connection) -> list[UnitMessage]:
     """The messages of all units that are published and not claimed; a window's worth, oldest first."""
     rows = connection.execute(
@@ -210,14 +235,14 @@ def free_slots(connection: sa.Connection) -> list[tuple[int, int]]:
 
 
 def finish_tasks(connection: sa.Connection) -> list[str]:
-    """Open tasks without an open unit -> finished; returns their ids."""
-    over = connection.execute(_finished().add_columns(task.c.id)).all()
+    """Open tasks without an open unit -> finished, or cancelled where that was asked for; returns their ids."""
+    over = connection.execute(_finished().add_columns(task.c.id, task.c.cancelled_at)).all()
     finished = []
     for row in over:
         ended = connection.execute(
             sa.update(task)
             .where(task.c.key == row.key, task.c.state.in_(OPEN_TASKS))
-            .values(state=TaskState.FINISHED, finished_at=now())
+            .values(state=TaskState.FINISHED if row.cancelled_at is None else TaskState.CANCELLED, finished_at=now())
         )
         if ended.rowcount == 1:
             finished.append(row.id)
@@ -261,6 +286,14 @@ def _finished() -> sa.Select[tuple[int]]:
     # Neither EXISTS nor IN: MariaDB would read all open units for them, instead of one look for each task and state.
     first_open = sa.func.coalesce(*(_first_unit(state) for state in OPEN_UNITS))
     return sa.select(task.c.key).where(task.c.state.in_(OPEN_TASKS), first_open.is_(None))
+
+
+def _cancelled() -> sa.Select[int]:
+    """The keys of cancelled tasks with a unit that was not begun."""
+    not_begun = sa.func.coalesce(*(_first_unit(state) for state in cancelling.NOT_BEGUN))
+    return sa.select(task.c.key).where(
+        task.c.state.in_(OPEN_TASKS), task.c.cancelled_at.is_not(None), not_begun.is_not(None)
+    )
 
 
 def _first_unit(state: UnitState) -> sa.ScalarSelect[int]:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contract.states import ENDED_UNITS, FINAL_STATUSES, HostStatus, UnitState
-from contract.tables import engine, host_result, task, unit
+from contract.tables import dispatch_hold, engine, host_result, task, unit
 
 Row = sa.Row[Any]
 
@@ -155,6 +155,21 @@ def progress(connection: sa.Connection, task_key: int) -> tuple[dict[str, int], 
             for status in FINAL_STATUSES:
                 counts[status] += int(getattr(row, status))
     return counts, units
+
+
+def hold(connection: sa.Connection) -> Row | None:
+    """The row that holds all dispatching, if there is one."""
+    return connection.execute(sa.select(dispatch_hold)).first()
+
+
+def hosts_with_status(connection: sa.Connection, task_key: int, statuses: Sequence[str]) -> tuple[str, ...]:
+    """In the order of the submission."""
+    rows = sa.select(host_result.c.host).where(host_result.c.task_key == task_key, host_result.c.status.in_(statuses))
+    return tuple(connection.scalars(rows.order_by(host_result.c.id)))
+
+
+def playbook_content(connection: sa.Connection, task_key: int) -> str | None:
+    return connection.scalar(sa.select(task.c.playbook_content).where(task.c.key == task_key))
 
 
 def engines(connection: sa.Connection) -> list[Row]:

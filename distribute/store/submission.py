@@ -48,6 +48,7 @@ class NewTask:
     args: str | None = None
     playbook_name: str | None = None
     playbook_content: str | None = None
+    rerun_of: str | None = None
 
     @property
     def unit_count(self) -> int:
@@ -91,6 +92,7 @@ def _insert_task(connection: sa.Connection, new: NewTask) -> int:
             args=new.args,
             playbook_name=new.playbook_name,
             playbook_content=new.playbook_content,
+            rerun_of=new.rerun_of,
             timeout_seconds=new.timeout_seconds,
             options=new.options,
             warnings=new.warnings,

@@ -1,0 +1,20 @@
+"""The SQL of holding all dispatching: a row that stands while it is held."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from contract.database import now
+from contract.tables import dispatch_hold
+
+ALL = "all"  # the row's name
+
+
+def hold(connection: sa.Connection, held_by: str) -> None:
+    """Does nothing where it is held already: who came first and when stays known."""
+    insert = sa.insert(dispatch_hold).prefix_with("IGNORE", dialect="mysql").prefix_with("OR IGNORE", dialect="sqlite")
+    connection.execute(insert.values(name=ALL, held_by=held_by, since=now()))
+
+
+def release(connection: sa.Connection) -> None:
+    connection.execute(sa.delete(dispatch_hold).where(dispatch_hold.c.name == ALL))
