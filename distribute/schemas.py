@@ -61,7 +61,7 @@ def _task_id(text: str) -> str:
     return text
 
 
-def _final(statuses: list[HostStatus]) -> list[HostStatus]:
+def _final(statuses: list[str]) -> list[str]:
     if wrong := [f"[{number}]" for number, status in enumerate(statuses) if status not in FINAL_STATUSES]:
         raise Problems((place, f"expected one of {', '.join(FINAL_STATUSES)}") for place in wrong)
     return sorted(set(statuses))
@@ -154,8 +154,10 @@ class NoFields(Request):
 class Rerun(Request):
     empty_body = True
     task_id: TaskId | None = Field(None, description="of the new task; made here when missing")
-    statuses: Annotated[list[Annotated[HostStatus, Field(strict=False)]], AfterValidator(_final)] = Field(
-        [status for status in FINAL_STATUSES if status != HostStatus.SUCCESS],
+    statuses: Annotated[
+        list[str], AfterValidator(_final), WithJsonSchema({"type": "array", "items": {"enum": [*FINAL_STATUSES]}})
+    ] = Field(
+        [str(status) for status in FINAL_STATUSES if status != HostStatus.SUCCESS],
         description="hosts with one of these run again",
         min_length=1,
     )
