@@ -66,9 +66,18 @@ class Playbook:
     def strategies(self) -> tuple[str, ...]:
         return tuple(play.strategy for play in self.plays)
 
-    def warnings(self, units: int) -> list[str]:
-        """Sentences with their lines: the strategy of each play and why, and what changes in more than one unit."""
-        return [sentence for play in self.plays for sentence in _warnings(play, units)]
+    def warnings(self, units: int, has_host_timeout: bool) -> list[str]:
+        """Sentences with their lines: the strategy of each play and why, and what changes in more than one unit.
+
+        Without a host_timeout also where one hung host holds the others of its unit.
+        """
+        found = [sentence for play in self.plays for sentence in _warnings(play, units, has_host_timeout)]
+        if len(self.plays) > 1 and not has_host_timeout:
+            found.append(
+                f"between its {len(self.plays)} plays all hosts of a unit wait for each other: without host_timeout a "
+                "host that hangs in one keeps the others from the next"
+            )
+        return found
 
 
 def parse(text: str) -> Playbook:
@@ -159,7 +168,7 @@ def _mentions(node: yaml.Node, *, is_expression: bool) -> Iterator[Finding]:
             yield from _mentions(value, is_expression=is_expression or _short(key) in _EXPRESSION_KEYWORDS)
 
 
-def _warnings(play: Play, units: int) -> Iterator[str]:
+def _warnings(play: Play, units: int, has_host_timeout: bool) -> Iterator[str]:
     title = f"line {play.line}: play {play.name!r}" if play.name else f"line {play.line}: this play"
     if play.named_strategy is not None:
         yield f"{title} runs with the strategy that it names, {play.named_strategy}"
@@ -168,6 +177,8 @@ def _warnings(play: Play, units: int) -> Iterator[str]:
         yield f"{title} runs with strategy linear, because of {first.word} in line {first.line}"
     else:
         yield f"{title} runs with strategy free, because nothing in it makes one host depend on another"
+    if play.strategy == "linear" and not has_host_timeout:
+        yield f"{title} is linear: without host_timeout a host that hangs in one task keeps the others from the next"
     if play.hosts is not None and play.hosts not in _UNIT_HOSTS and "{{" not in play.hosts:
         yield f"{title} names hosts {play.hosts!r}: only the task's own hosts, all and target_hosts are known"
     if units > 1:

@@ -118,6 +118,15 @@ class Submission(Request):
     check: bool = Field(False, description="only say what would change")
     parallel: int | None = Field(None, ge=0, le=hosts.MAX_HOSTS, description="hosts at once, 0 = no limit")
     unit_hosts: int | None = Field(None, ge=1, le=1000, description="hosts that are run together by one engine")
+    host_timeout: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_TIMEOUT_SECONDS,
+        description="seconds of work for one host alone, counted from its first connection attempt",
+    )
+    on_timeout: Literal["stop", "leave"] = Field(
+        "stop", description="what becomes of the command on the host at a timeout: TERM and KILL, or nothing"
+    )
 
 
 class AdhocSubmission(Submission):
@@ -142,6 +151,9 @@ class PlaybookSubmission(Submission):
         WithJsonSchema({"type": "string", "examples": ["- hosts: all\n  tasks:\n    - ping:\n"]}),
     ] = Field(description="YAML, a list of plays; what they call hosts is all or target_hosts")
     timeout: int = Field(600, ge=1, le=MAX_TIMEOUT_SECONDS, description="seconds for a unit and for each host")
+    task_timeout: int | None = Field(
+        None, ge=1, le=MAX_TIMEOUT_SECONDS, description="seconds for one task on one host, which is ended by it"
+    )
     become: bool = Field(False, description="true: --become; false: what the plays say")
 
 

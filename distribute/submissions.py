@@ -48,7 +48,14 @@ def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
     are_json = not isinstance(request.args, str)
     return NewTask(
         **_common(request, config),
-        options=_options(request, config, become=request.become, template=request.template, args_are_json=are_json),
+        options=_options(
+            request,
+            config,
+            become=request.become,
+            template=request.template,
+            args_are_json=are_json,
+            task_timeout=None,
+        ),
         warnings=[],
         module=request.module,
         args=json.dumps(request.args) if are_json else str(request.args),
@@ -57,13 +64,20 @@ def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
 
 def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
     playbook = request.playbook_content
-    options = _options(request, config, become=request.become or None, template=False, args_are_json=False)
+    options = _options(
+        request,
+        config,
+        become=request.become or None,
+        template=False,
+        args_are_json=False,
+        task_timeout=request.task_timeout,
+    )
     common = _common(request, config)
     units = -(-len(request.ips.names) // common["unit_hosts"])
     return NewTask(
         **common,
         options={**options, "strategies": list(playbook.strategies)},
-        warnings=playbook.warnings(units),
+        warnings=playbook.warnings(units, request.host_timeout is not None),
         playbook_name=request.playbook_name,
         playbook_content=playbook.text,
     )
@@ -108,11 +122,13 @@ def _common(request: AdhocSubmission | PlaybookSubmission, config: Config) -> di
     }
 
 
-def _options(request: Submission, config: Config, **own: bool | None) -> dict[str, Any]:
+def _options(request: Submission, config: Config, **own: bool | int | None) -> dict[str, Any]:
     return {
         "check": request.check,
         "parallel": config.distribute.parallel if request.parallel is None else request.parallel,
         "unit_hosts": request.unit_hosts or config.engine.number,
+        "host_timeout": request.host_timeout,
+        "on_timeout": request.on_timeout,
         "strategies": [],
         **own,
     }

@@ -38,6 +38,9 @@ class Job:
     vault_password_file: str  # "" = none
     become: bool | None  # None: what the plays say (playbook)
     check: bool
+    host_timeout_seconds: float | None = None  # of one host, from its first connection attempt
+    task_timeout_seconds: float | None = None  # of one task on one host
+    on_timeout: str = "stop"  # or leave: what becomes of the command on a host whose time is over
     module: str = ""
     args: str | dict[str, Any] = ""
     template: bool = False  # ad hoc: args are a template

@@ -33,7 +33,7 @@ class Where:
     stage: str
     since_iso: str
     since_monotonic: float
-    output_at: str | None = None
+    quiet_since: float | None = None
 
 
 class Hosts:
@@ -44,7 +44,6 @@ class Hosts:
         self._scratch = scratch
         self._known_hosts = scratch / "known_hosts"
         self._emit = emit
-        self._ended: dict[str, str] = {}
         self._began: dict[str, Where] = {}
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -107,7 +106,13 @@ class Hosts:
             self._emit({"event": "host_started", "host": host, "at": now})
 
     def ended(self, host: str) -> str | None:
-        return self._ended.get(host)
+        """The reason that end() gave; also in a worker process, whose memory is older than that."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._mark(host).read_text()
+        return None
+
+    def _mark(self, host: str) -> Path:
+        return self._scratch / f"ended-{host}"
 
     def where(self, host: str) -> Where | None:
         """Only that a client was started: connecting and running look the same from outside."""
@@ -116,12 +121,17 @@ class Hosts:
     def end(self, hosts: Iterable[str], reason: str, seconds: float) -> dict[str, str]:
         """Kills the clients of these hosts, and those that were on their way; blocks for a tenth of a second."""
         hosts = list(hosts)
-        self._ended.update(dict.fromkeys(hosts, reason))
+        for host in hosts:
+            self._mark(host).write_text(reason)
         for _ in range(3):
             if not self._kill(hosts):
                 break
             time.sleep(0.05)
         return dict.fromkeys(hosts, "unknown")
+
+    def leave(self, hosts: Iterable[str], reason: str) -> None:
+        """A client that is killed ends nothing on its host: the same as end()."""
+        self.end(hosts, reason, 0)
 
     def interrupt(self, host: str, exception: BaseException) -> None:
         """Ends what runs there now; the worker's thread raises by itself as soon as it comes back."""

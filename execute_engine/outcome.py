@@ -18,6 +18,13 @@ from execute_engine.output import fit
 
 OK, FAILED, IGNORED, RESCUED = "ok", "failed", "ignored", "rescued"
 SKIPPED, UNREACHABLE = "skipped", "unreachable"
+_QUIET_WORDS = {  # by stage, followed by seconds
+    "connecting": "no TCP answer for",
+    "greeting": "connected, but no ssh greeting for",
+    "login": "no end of the ssh login for",
+    "running": "no output for",
+    "output": "no more output for",
+}
 _COUNTS_AS_OK = (OK, SKIPPED, IGNORED)
 
 
@@ -40,7 +47,7 @@ class Stuck:
 
     stage: str
     since: str  # ISO 8601, UTC
-    stage_seconds: float
+    quiet_seconds: float | None  # since the command last wrote something, or the stage began; None: not known
 
 
 @dataclass
@@ -54,6 +61,8 @@ class _Running:
 class _Host:
     name: str
     started_at: str | None = None  # the first connection attempt
+    started: float | None = None  # the same, monotonic
+    worked_seconds: float = 0.0  # in tasks that have ended
     first_task_at: str | None = None
     running: _Running | None = None
     last_key: str | None = None
@@ -97,7 +106,7 @@ class Outcomes:
         """The host's first connection attempt."""
         with self._lock:
             if (found := self._hosts.get(host)) and found.started_at is None:
-                found.started_at = at
+                found.started_at, found.started = at, time.monotonic()
 
     def task_begun(self, host: str, key: str, name: str) -> None:
         with self._lock:
@@ -112,6 +121,8 @@ class Outcomes:
             if found is None or found.done:
                 return
             running, found.running = found.running, None
+            if running is not None and found.started is not None:
+                found.worked_seconds += time.monotonic() - max(running.began, found.started)
             seconds = round(time.monotonic() - running.began, 3) if running and running.key == key else 0.0
             if running is None and found.last_key == key:  # an include that was fine until its file was read
                 self._take_back(found, key)
@@ -167,6 +178,27 @@ class Outcomes:
         with self._lock:
             return [name for name, host in self._hosts.items() if not host.done and host.running]
 
+    def time_left(self, host_seconds: float | None, task_seconds: float | None) -> dict[str, float]:
+        """Of each open host that runs a task: seconds until its own time or its task's is over, below 0 where it is.
+
+        Only its own work counts, from its first connection attempt: not the wait for a login slot or for other hosts.
+        """
+        now = time.monotonic()
+        found = {}
+        with self._lock:
+            for name, host in self._hosts.items():
+                if host.done or host.running is None or host.started is None:
+                    continue
+                runs_for = now - max(host.running.began, host.started)
+                left = [
+                    limit - used
+                    for limit, used in ((host_seconds, host.worked_seconds + runs_for), (task_seconds, runs_for))
+                    if limit is not None
+                ]
+                if left:
+                    found[name] = min(left)
+        return found
+
     def finish(self, host: str, stopped_with_others: bool = False) -> HostDone | None:
         """The result of a host that has nothing left to do; None when it was handed out before.
 
@@ -202,6 +234,7 @@ class Outcomes:
         """
         with self._lock:
             taken = [host for name in hosts if not (host := self._hosts[name]).done]
+            finished = sum(host.done for host in self._hosts.values())
             culprits = [host.name for host in taken if host.running]
             found = []
             for host in taken:
@@ -209,19 +242,23 @@ class Outcomes:
                 if host.worst is not None and host.running is None:  # it had failed, and nobody knew if for good
                     found.append(self._natural(host, stopped_with_others=False))
                 else:
-                    found.append(self._cut(host, reason, engine_id, stuck.get(host.name), culprits))
+                    found.append(self._cut(host, reason, engine_id, stuck.get(host.name), culprits, finished))
             return found
 
-    def _cut(self, host: _Host, reason: str, engine_id: str, stuck: Stuck | None, culprits: list[str]) -> HostDone:
+    def _cut(
+        self, host: _Host, reason: str, engine_id: str, stuck: Stuck | None, culprits: list[str], finished: int
+    ) -> HostDone:
         running = host.running
         if running is not None and (stuck is not None or host.started_at is not None or host.rows):
             status, blame = HostStatus.TIMEOUT, _running_words(running, engine_id, stuck)
+            blame += f"; {finished} of the unit's {len(self._hosts)} hosts had finished by then"
         elif host.rows:
             status, stuck = HostStatus.HELD, None
             blame = f"had finished {host.tasks_ok} of {host.tasks_total} tasks and was waiting for {_names(culprits)}"
         else:
             status = HostStatus.NOT_STARTED
             blame = f"nothing of it had been started on engine {engine_id}"
+            blame += f": it was waiting for {_names(culprits)}" if culprits else ""
         if reason != "deadline":
             status = HostStatus.CANCELLED
             blame = f"{reason.removeprefix('stop:').strip() or 'stopped'}: {blame}"
@@ -262,9 +299,11 @@ class Outcomes:
 
 def _running_words(running: _Running, engine_id: str, stuck: Stuck | None) -> str:
     words = f"running '{running.name}' for {round(time.monotonic() - running.began)} s on engine {engine_id}"
-    if stuck is not None:
-        words += f", at stage {stuck.stage} for {round(stuck.stage_seconds)} s"
-    return words
+    if stuck is None:
+        return f"{words}, with nothing going on at the host"
+    if stuck.quiet_seconds is None:
+        return words
+    return f"{words}, {_QUIET_WORDS[stuck.stage]} {round(stuck.quiet_seconds)} s"
 
 
 def _counts(host: _Host) -> dict[str, int]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from contract.failpoint import fail_point
 from execute_engine import preloading, scratch
-from execute_engine.ending import Ending
+from execute_engine.ending import Ending, HostEnding, Limits
 from execute_engine.errors import EngineError, RunnerError
 from execute_engine.events import Decoder
 from execute_engine.job import Job
@@ -108,16 +108,13 @@ class _Run:
         from execute_engine.plays import Plays
 
         variables = self._connect(directory)
-        self._ending = Ending(
-            self._orders_fd,
-            self._outcomes,
-            self._report,
-            self._connections,
-            self._job.engine_id,
-            self._stop_workers,
-            _leave,
+        job = self._job
+        hosts = HostEnding(
+            self._outcomes, self._report, self._connections, job.engine_id, leaves=job.on_timeout == "leave"
         )
+        self._ending = Ending(self._orders_fd, self._outcomes, self._report, hosts, self._stop_workers, _leave)
         self._ending.start()
+        Limits(self._outcomes, hosts, job.host_timeout_seconds, job.task_timeout_seconds).start()
         callback = Events(self._outcomes, self._report, self._cleaner, self._job.type == "playbook", self._begun)
         if self._job.workers == "threads":
             workers.install(self._interrupt)

@@ -236,6 +236,9 @@ def job_of(
         become=options["become"],
         check=options["check"],
         template=options["template"],
+        host_timeout_seconds=options.get("host_timeout"),  # absent from tasks of the first release
+        task_timeout_seconds=options.get("task_timeout"),
+        on_timeout=options.get("on_timeout", "stop"),
         module=row.module or "",
         args=json.loads(args) if options["args_are_json"] else args,
         playbook_name=row.playbook_name or "",

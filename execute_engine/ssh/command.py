@@ -13,11 +13,11 @@ import asyncssh
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from execute_engine.ssh.failures import Unreachable, lost_during
+from execute_engine.ssh.group_kill import kill_groups
 from execute_engine.ssh.progress import Progress
-from execute_engine.ssh.sudo_kill import sudo_kill
 
 OUTPUT_LIMIT_BYTES = 64 << 20  # one command; Ansible needs the whole of a module's answer
-ROOT_GONE_SECONDS = 0.2
+GROUPS_GONE_SECONDS = 0.2
 ALL_OUTPUT_LIMIT_BYTES = 256 << 20  # all commands of a runner together
 
 
@@ -101,9 +101,10 @@ class Command(asyncssh.SSHClientSession[bytes]):
             return "unknown" if self.opened and not self.closed.is_set() else "yes"
         deadline = time.monotonic() + seconds
         connection.set_keepalive(0.45 * seconds, 1)  # tells within `seconds` whether the host still answers
-        if self._became is not None and not self.closed.is_set():
-            await sudo_kill(connection, self._became.password, seconds / 2)
-            await self._closed_within(ROOT_GONE_SECONDS)
+        if not self.closed.is_set():
+            password = self._became.password if self._became is not None else None
+            await kill_groups(connection, self._became is not None, password, seconds / 2)
+            await self._closed_within(GROUPS_GONE_SECONDS)
         for signal, share in (("TERM", 2), ("KILL", 1)):
             if not self.closed.is_set():
                 self.channel.send_signal(signal)

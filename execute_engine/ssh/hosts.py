@@ -107,6 +107,15 @@ class Hosts:
             host.ended = host.ended or reason
         return self._stop(ending, lambda: Unreachable("ended", reason), seconds)
 
+    def leave(self, hosts: Iterable[str], reason: str) -> None:
+        """As end(), but what runs on the hosts goes on there, without a connection."""
+        leaving = [self._host(name) for name in dict.fromkeys(hosts)]
+        for host in leaving:
+            host.ended = host.ended or reason
+            for operation in host.operations:
+                operation.settle(None, Unreachable("ended", reason))
+            self._soon(host.drop)
+
     def interrupt(self, host: str, error: BaseException, seconds: float = END_SECONDS) -> str:
         """Ends what runs on a host now as end() does, raises error in the threads that wait for it.
 

@@ -14,7 +14,7 @@ class Where:
     stage: str
     since_iso: str
     since_monotonic: float
-    output_at: str | None  # when the command last wrote something
+    quiet_since: float | None  # monotonic: when the command last wrote something, or this stage began; None: not known
 
 
 class Progress:
@@ -25,7 +25,7 @@ class Progress:
         self.since_monotonic = 0.0
         self.told = False  # whether a stage event told this stage
         self._since = 0.0
-        self._output_at = 0.0
+        self._output_at = 0.0  # monotonic
 
     def enter(self, stage: str) -> None:
         self.since_monotonic = time.monotonic()
@@ -34,7 +34,7 @@ class Progress:
         self.stage = stage
 
     def output(self) -> None:
-        self._output_at = time.time()
+        self._output_at = time.monotonic()
         if self.stage != "output":
             self.enter("output")
 
@@ -42,8 +42,8 @@ class Progress:
         stage = self.stage
         if stage is None:
             return None
-        output_at = iso(self._output_at) if stage == "output" else None
-        return Where(stage, iso(self._since), self.since_monotonic, output_at)
+        quiet_since = self._output_at if stage == "output" else self.since_monotonic
+        return Where(stage, iso(self._since), self.since_monotonic, quiet_since)
 
 
 def iso(seconds: float) -> str:
