@@ -16,6 +16,7 @@ from contract.config import Config
 from contract.states import EngineState
 from contract.supervised import Lifeline
 from execute_engine import progress
+from execute_engine.brake import Brake
 from execute_engine.claims import Claims
 from execute_engine.database_thread import DatabaseThread
 from execute_engine.engine_row import Beat, EngineRow
@@ -63,7 +64,8 @@ class Loop:
         self._incarnation = incarnation
         self._parts = parts
         self._slots = parts.slots
-        self._running = RunningUnits(parts.launcher, parts.database, parts.store, parts.slots)
+        self._running = RunningUnits(parts.launcher, parts.database, parts.store, parts.slots, self._unit_ended)
+        self._brake = Brake()
         self._claims = Claims(has_kafka=parts.subscription is not None)
         self._beat = Timer(config.engine.lease_seconds / BEATS_A_LEASE)
         self._beating = False
@@ -127,7 +129,8 @@ class Loop:
 
     def _claim_at(self) -> float:
         due_at = self._claims.due_at(self._slots.room()) if self._may_claim() else None
-        return float("inf") if due_at is None else due_at
+        braked_until = self._brake.claims_at(self._slots.units)
+        return float("inf") if due_at is None or braked_until is None else max(due_at, braked_until)
 
     def _take_message(self) -> None:
         if self._parts.subscription is None or not self._claims.wants_message or self._state != EngineState.LIVE:
@@ -141,7 +144,8 @@ class Loop:
             self._claims.message(delivery)
 
     def _claim(self, moment: float) -> None:
-        if not self._may_claim():
+        braked_until = self._brake.claims_at(self._slots.units)
+        if not self._may_claim() or braked_until is None or moment < braked_until:
             return
         room, store = self._slots.room(), self._parts.store
         search = self._claims.next(room, moment)
@@ -163,6 +167,7 @@ class Loop:
             return
         self._done(self._claims.found(moment))
         self._last_claim_at = moment
+        self._brake.claimed(moment)
         if self._may_claim():
             self._running.start(found)
         else:
@@ -179,6 +184,15 @@ class Loop:
     def _done(self, delivery: Delivery | None) -> None:
         if delivery is not None and self._parts.subscription is not None:
             self._parts.subscription.done(delivery)
+
+    def _unit_ended(self, hosts: int, unreachable: int) -> None:
+        if self._brake.ended(hosts, unreachable):
+            store = self._parts.store
+            self._parts.database.submit("look at other engines", store.others_unreachable, self._compared)
+
+    def _compared(self, share: float | None) -> None:
+        if self._brake.others(share, time.monotonic()):
+            log.error("the brake is on", extra={"reason": self._brake.problem()})
 
     # --- life
 
@@ -257,6 +271,7 @@ class Loop:
         problems = [
             parts.subscription and parts.subscription.problem(),
             self._launcher_problem,
+            self._brake.problem(),
             None if room.runner_free else f"RUNNERS ({self._slots.runners}) is reached: no memory for more units",
         ]
         found = "; ".join(problem for problem in problems if problem) or None
@@ -277,7 +292,9 @@ class Loop:
         problems = [problem for problem in (self._parts.database.problem(), self._missing()) if problem]
         lifeline.status("; ".join([", ".join(parts), *problems]))
         self._reports += 1
-        report = Progress(self._reports, self._incarnation, slots.slots, slots.free, slots.units, used)
+        report = Progress(
+            self._reports, self._incarnation, slots.slots, slots.free, slots.units, used, int(self._brake.on)
+        )
         try:
             progress.write(self._config.engine.state_dir, report)
         except OSError as exc:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 
 from contract.database import now
@@ -38,7 +38,16 @@ class _Run:
 class RunningUnits:
     """For the loop's thread. turn() blocks only in the launch of a unit, LAUNCH_SECONDS at most."""
 
-    def __init__(self, launcher: LauncherClient, database: DatabaseThread, store: Store, slots: Slots) -> None:
+    def __init__(
+        self,
+        launcher: LauncherClient,
+        database: DatabaseThread,
+        store: Store,
+        slots: Slots,
+        unit_ended: Callable[[int, int], None],
+    ) -> None:
+        """unit_ended(hosts, unreachable) is called for each unit whose end was stored."""
+        self._unit_ended = unit_ended
         self._launcher = launcher
         self._database = database
         self._store = store
@@ -230,6 +239,7 @@ class RunningUnits:
 
         def ended(ours: bool) -> None:
             del self._runs[unit.id]
+            self._unit_ended(len(unit.job.hosts), unit.unreachable)
             if not ours:
                 log.error("a unit was taken away before its end", extra={"unit": unit.id})
 

@@ -20,6 +20,7 @@ from execute_engine.job import Job, SshSettings
 from execute_engine.slots import Room
 from execute_engine.unit import HostRow, NewHostKey
 
+OTHERS_UNITS = 20  # of other engines, looked at when ours end unreachable
 CANDIDATES = 8  # published units that one scan looks at
 
 
@@ -131,6 +132,18 @@ class Store:
             unit.c.incarnation == self.incarnation, unit.c.state == UnitState.RUNNING, unit.c.stop_requested
         )
         return self._database.read(lambda connection: list(connection.scalars(asked)))
+
+    def others_unreachable(self) -> float | None:
+        """The share of unreachable hosts in the last units that other engines finished; None: they finished none."""
+        last = (
+            sa.select(unit.c.host_count, unit.c.unreachable)
+            .where(unit.c.state == UnitState.FINISHED, unit.c.incarnation != self.incarnation)
+            .order_by(unit.c.id.desc())
+            .limit(OTHERS_UNITS)
+        )
+        found = self._database.read(lambda connection: connection.execute(last).all())
+        hosts = sum(row.host_count for row in found)
+        return sum(row.unreachable for row in found) / hosts if hosts else None
 
     def _claim(self, connection: sa.Connection, unit_id: int, room: Room) -> int | NoRoom | None:
         """The unit's host count when it is ours now."""

@@ -90,6 +90,7 @@ class Unit:
     def __init__(self, job: Job, row_ids: Mapping[str, int]) -> None:
         self.job = job
         self.id = job.unit_id
+        self.unreachable = 0  # hosts that ended so
         self.stop_reason = ""  # set when it is to end before its time
         self._stop_status = HostStatus.CANCELLED
         self._open = {host: _Host(row_ids[host]) for host in job.hosts}
@@ -203,6 +204,7 @@ class Unit:
             detail=json.dumps(done.detail, separators=(",", ":")),
         )
         del self._open[name]
+        self.unreachable += done.status == HostStatus.UNREACHABLE
         return [row]
 
     def _fail_all(self, reason: str) -> list[Outcome]:
