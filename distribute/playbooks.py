@@ -50,6 +50,10 @@ class Play:
     findings: tuple[Finding, ...]
 
     @property
+    def title(self) -> str:
+        return f"line {self.line}: play {self.name!r}" if self.name else f"line {self.line}: this play"
+
+    @property
     def strategy(self) -> str:
         """What the runner uses where the play names none: free where no play could tell the difference."""
         if self.named_strategy is not None:
@@ -66,16 +70,21 @@ class Playbook:
     def strategies(self) -> tuple[str, ...]:
         return tuple(play.strategy for play in self.plays)
 
-    def warnings(self, units: int, has_host_timeout: bool) -> list[str]:
-        """Sentences with their lines: the strategy of each play and why, and what changes in more than one unit.
+    def warnings(self, units: int) -> list[str]:
+        """Sentences with their lines: the strategy of each play and why, and what changes in more than one unit."""
+        return [sentence for play in self.plays for sentence in _warnings(play, units)]
 
-        Without a host_timeout also where one hung host holds the others of its unit.
-        """
-        found = [sentence for play in self.plays for sentence in _warnings(play, units, has_host_timeout)]
-        if len(self.plays) > 1 and not has_host_timeout:
+    def hang_warnings(self) -> list[str]:
+        """Sentences that say where one hung host holds the others of its unit, as long as no host_timeout ends it."""
+        found = [
+            f"{play.title} is linear: without host_timeout a host that hangs in one task keeps the others from the next"
+            for play in self.plays
+            if play.strategy == "linear"
+        ]
+        if len(self.plays) > 1:
             found.append(
-                f"between its {len(self.plays)} plays all hosts of a unit wait for each other: without host_timeout a "
-                "host that hangs in one keeps the others from the next"
+                f"between its {len(self.plays)} plays all hosts of a unit wait for each other: without host_timeout "
+                "a host that hangs in one keeps the others from the next"
             )
         return found
 
@@ -168,8 +177,8 @@ def _mentions(node: yaml.Node, *, is_expression: bool) -> Iterator[Finding]:
             yield from _mentions(value, is_expression=is_expression or _short(key) in _EXPRESSION_KEYWORDS)
 
 
-def _warnings(play: Play, units: int, has_host_timeout: bool) -> Iterator[str]:
-    title = f"line {play.line}: play {play.name!r}" if play.name else f"line {play.line}: this play"
+def _warnings(play: Play, units: int) -> Iterator[str]:
+    title = play.title
     if play.named_strategy is not None:
         yield f"{title} runs with the strategy that it names, {play.named_strategy}"
     elif play.findings:
@@ -177,8 +186,6 @@ def _warnings(play: Play, units: int, has_host_timeout: bool) -> Iterator[str]:
         yield f"{title} runs with strategy linear, because of {first.word} in line {first.line}"
     else:
         yield f"{title} runs with strategy free, because nothing in it makes one host depend on another"
-    if play.strategy == "linear" and not has_host_timeout:
-        yield f"{title} is linear: without host_timeout a host that hangs in one task keeps the others from the next"
     if play.hosts is not None and play.hosts not in _UNIT_HOSTS and "{{" not in play.hosts:
         yield f"{title} names hosts {play.hosts!r}: only the task's own hosts, all and target_hosts are known"
     if units > 1:

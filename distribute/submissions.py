@@ -77,7 +77,7 @@ def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
     return NewTask(
         **common,
         options={**options, "strategies": list(playbook.strategies)},
-        warnings=playbook.warnings(units, request.host_timeout is not None),
+        warnings=playbook.warnings(units) + ([] if request.host_timeout else playbook.hang_warnings()),
         playbook_name=request.playbook_name,
         playbook_content=playbook.text,
     )

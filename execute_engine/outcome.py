@@ -251,7 +251,8 @@ class Outcomes:
         running = host.running
         if running is not None and (stuck is not None or host.started_at is not None or host.rows):
             status, blame = HostStatus.TIMEOUT, _running_words(running, engine_id, stuck)
-            blame += f"; {finished} of the unit's {len(self._hosts)} hosts had finished by then"
+            if len(self._hosts) > 1:
+                blame += f"; {finished} of the unit's {len(self._hosts)} hosts had finished by then"
         elif host.rows:
             status, stuck = HostStatus.HELD, None
             blame = f"had finished {host.tasks_ok} of {host.tasks_total} tasks and was waiting for {_names(culprits)}"

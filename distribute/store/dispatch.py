@@ -45,8 +45,8 @@ class Glance:
     published_hosts: int  # of the units that are published and not claimed
     has_waiting: bool
     has_finished: bool  # a task without an open unit
-    has_cancelled: bool  # a cancelled task with a unit that was given back, or published, meanwhile
-    is_held: bool  # all dispatching
+    has_cancelled: bool = False  # a cancelled task with a unit that was given back, or published, meanwhile
+    is_held: bool = False  # all dispatching
 
     @property
     def room(self) -> int:

@@ -74,6 +74,7 @@ def test_an_adhoc_submission_is_told_every_problem_at_once(rest: Rest) -> None:
         (
             "becom",
             "is not a field of this request; its fields are task_id, task_name, ips, check, parallel, unit_hosts,"
+            " host_timeout, on_timeout,"
             " type, module, args, timeout, become, template",
         ),
     )
@@ -94,7 +95,7 @@ def test_a_playbook_submission_is_told_every_problem_at_once(rest: Rest) -> None
         (
             "template",
             "is not a field of this request; its fields are task_id, task_name, ips, check, parallel, unit_hosts,"
-            " type, playbook_name, playbook_content, timeout, become",
+            " host_timeout, on_timeout, type, playbook_name, playbook_content, timeout, task_timeout, become",
         ),
     )
     assert counts(rest.database) == (0, 0, 0)

@@ -42,6 +42,7 @@ def test_an_adhoc_task_is_stored_with_everything_that_an_engine_needs(rest: Rest
     rest.submit(
         "b,a", task_id="t", module="copy", args={"src": "größe", "mode": 420}, timeout=17, become=False, check=True,
         template=True, parallel=40, unit_hosts=50,
+        host_timeout=40, on_timeout="leave",
     )  # fmt: skip
     row = task_row(rest.database, "t")
     assert (row.name, row.type, row.module, row.timeout_seconds) == ("test", "adhoc", "copy", 17)
@@ -49,7 +50,7 @@ def test_an_adhoc_task_is_stored_with_everything_that_an_engine_needs(rest: Rest
     assert row.args == '{"src": "gr\\u00f6\\u00dfe", "mode": 420}'
     assert row.options == {
         "become": False, "check": True, "template": True, "parallel": 40, "unit_hosts": 50, "args_are_json": True,
-        "strategies": [],
+        "strategies": [], "host_timeout": 40, "on_timeout": "leave", "task_timeout": None,
     }  # fmt: skip
     assert (row.started_at, row.finished_at, row.playbook_content) == (None, None, None)
 
@@ -70,7 +71,13 @@ def test_a_playbook_is_answered_with_the_strategies_of_its_plays(rest: Rest) -> 
         "line 1: play 'größe 😀' runs with strategy free, because nothing in it makes one host depend on another",
         "line 2: play 'all' runs with strategy linear, because of serial in line 2",
         "line 2: serial means each of the 2 units, not the whole task",
+        "line 2: play 'all' is linear: without host_timeout a host that hangs in one task keeps the others from the "
+        "next",
+        "between its 2 plays all hosts of a unit wait for each other: without host_timeout a host that hangs in one "
+        "keeps the others from the next",
     ]
+    limited = rest.submit_playbook(["a", "b", "c"], playbook_content=content, unit_hosts=2, host_timeout=9)
+    assert limited["warnings"] == data["warnings"][:3]
     assert (data["playbook_name"], data["timeout"], data["units"]) == ("p.yml", 600, 2)
     row = task_row(rest.database, "p")
     assert (row.playbook_content, row.playbook_name, row.module, row.args) == (content, "p.yml", None, None)

@@ -48,6 +48,7 @@ def test_a_task_in_the_list_field_by_field(rest: Rest) -> None:
         "task_id": "t", "task_name": "test", "type": "adhoc", "module": "shell", "playbook_name": None,
         "state": "finished", "hosts": 3, "units": 2, "timeout": 7, "created_date": "2026-01-31T12:00:00.000000Z",
         "started_date": "2026-01-31T12:00:01.000000Z", "finished_date": "2026-01-31T12:00:02.000000Z",
+        "rerun_of": None,
     }  # fmt: skip
     assert (playbook["type"], playbook["module"], playbook["playbook_name"]) == ("playbook", None, "p.yml")
     assert (playbook["state"], playbook["started_date"], playbook["finished_date"]) == ("queued", None, None)
@@ -271,6 +272,10 @@ PATHS = {
     "/api/v1/distribute/tasks/": {"get": {"400"}},
     "/api/v1/distribute/tasks/{task_id}/": {"get": {"404"}},
     "/api/v1/distribute/tasks/{task_id}/hosts/": {"get": {"400", "404"}},
+    "/api/v1/distribute/tasks/{task_id}/cancel/": {"post": {"400", "404"}},
+    "/api/v1/distribute/tasks/{task_id}/rerun/": {"post": {"400", "404", "409"}},
+    "/api/v1/distribute/hold/": {"post": {"400"}},
+    "/api/v1/distribute/release/": {"post": {"400"}},
     "/api/v1/distribute/engines/": {"get": set[str]()},
     "/healthz": {"get": set[str]()},
     "/readyz": {"get": set[str]()},

@@ -226,7 +226,7 @@ def test_at_the_deadline_a_running_host_says_task_time_and_stage() -> None:
     outcomes.task_begun("h1", "a", "the slow one")
     done = only_cut(outcomes, stuck={"h1": Stuck("greeting", AT, 9.6)})
     assert (done.status, done.stuck_task, done.stage, done.since) == ("timeout", "the slow one", "greeting", AT)
-    assert done.blame == "running 'the slow one' for 0 s on engine engine-1, at stage greeting for 10 s"
+    assert done.blame == "running 'the slow one' for 0 s on engine engine-1, connected, but no ssh greeting for 10 s"
     assert (done.rc, done.stdout, done.changed) == (None, None, None)
 
 
@@ -235,7 +235,7 @@ def test_at_the_deadline_a_host_that_never_got_its_turn_was_not_started() -> Non
     outcomes.task_begun("h1", "a", "a")  # its worker waits for a login slot
     done = only_cut(outcomes)
     assert (done.status, done.stuck_task, done.started_at) == ("not_started", None, None)
-    assert done.blame == "nothing of it had been started on engine engine-1"
+    assert done.blame == "nothing of it had been started on engine engine-1: it was waiting for h1"
 
 
 def test_at_the_deadline_a_waiting_host_names_those_it_waits_for() -> None:
@@ -261,7 +261,9 @@ def test_a_stop_says_who_wanted_it_and_what_the_host_was_doing() -> None:
     first, second = outcomes.cut_off(["h1", "h2"], "stop: cancelled by somebody", "engine-1", {})
     assert (first.status, second.status) == ("cancelled", "cancelled")
     assert str(first.blame).startswith("cancelled by somebody: running 'a' for ")
-    assert second.blame == "cancelled by somebody: nothing of it had been started on engine engine-1"
+    assert second.blame == (
+        "cancelled by somebody: nothing of it had been started on engine engine-1: it was waiting for h1"
+    )
 
 
 def test_at_the_deadline_a_host_that_had_failed_keeps_its_failure() -> None:
