@@ -46,12 +46,29 @@ class HostEnding:
         self._connections = connections
         self._engine_id = engine_id
         self._leaves = leaves
+        self._under_way = 0
+        self._changed = threading.Condition()
 
     def end(self, hosts: list[str], reason: str, words: str, seconds: float, before: Callable[[], None]) -> None:
         """reason is cut_off's; words are what the hosts' waiting threads are told; before() runs between the two.
 
         Blocks for about `seconds`.
         """
+        with self._changed:
+            self._under_way += 1
+        try:
+            self._end(hosts, reason, words, seconds, before)
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Until every host that was taken out is reported; for who would end this process, at most `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way, seconds)
+
+    def _end(self, hosts: list[str], reason: str, words: str, seconds: float, before: Callable[[], None]) -> None:
         running = set(self._outcomes.running_hosts())
         cut = self._outcomes.cut_off(hosts, reason, self._engine_id, self._stuck(hosts))
         before()
@@ -148,6 +165,7 @@ class Ending:
         except Exception:  # the guard kills what is left, and must hear of it by the exit code
             log.exception("Ending a unit's hosts failed")
             os._exit(1)
+        self._hosts.wait(deadline - time.monotonic())  # one that a limit has taken out just before
         self._report.flush(deadline - time.monotonic())
         self._leave(0)
 

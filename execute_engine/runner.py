@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from contract.failpoint import fail_point
 from execute_engine import preloading, scratch
-from execute_engine.ending import Ending, HostEnding, Limits
+from execute_engine.ending import HOST_END_SECONDS, Ending, HostEnding, Limits
 from execute_engine.errors import EngineError, RunnerError
 from execute_engine.events import Decoder
 from execute_engine.job import Job
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # they import Ansible, which preload() must set the surroundi
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 20
-_HOSTS_END_SECONDS = 2.0
 _threads_unusable: list[str] = []
 
 
@@ -83,6 +82,7 @@ class _Run:
         self._orders_fd = orders_fd
         self._connections: Any = None
         self._ending: Ending | None = None
+        self._host_ending: HostEnding | None = None
         self._plays: Plays | None = None
 
     def to_its_end(self) -> int:
@@ -99,6 +99,7 @@ class _Run:
         except SystemExit:
             return self._fail("a task failed whose play asks for Ansible's debugger, and nobody is here to answer it")
         self._give_way_to_ending()
+        self._wait_for_reports()
         self._connections.close()
         return 0 if self._report.flush(self._job.timeout_seconds) else 1
 
@@ -109,7 +110,7 @@ class _Run:
 
         variables = self._connect(directory)
         job = self._job
-        hosts = HostEnding(
+        hosts = self._host_ending = HostEnding(
             self._outcomes, self._report, self._connections, job.engine_id, leaves=job.on_timeout == "leave"
         )
         self._ending = Ending(self._orders_fd, self._outcomes, self._report, hosts, self._stop_workers, _leave)
@@ -175,10 +176,16 @@ class _Run:
         self._give_way_to_ending()
         if running := self._outcomes.running_hosts():
             self._stop_workers()
-            self._connections.end(running, "the playbook ended with an error", _HOSTS_END_SECONDS)
+            self._connections.end(running, "the playbook ended with an error", HOST_END_SECONDS)
+        self._wait_for_reports()
         self._report.send({"event": "unit_failed", "reason": reason})
         self._report.flush(self._job.timeout_seconds)
         return 1
+
+    def _wait_for_reports(self) -> None:
+        """Of hosts that a limit has taken out just now."""
+        if self._host_ending is not None:
+            self._host_ending.wait(2 * HOST_END_SECONDS)
 
     def _give_way_to_ending(self) -> None:
         if self._ending is not None:
