@@ -10,7 +10,7 @@ from contract import processes, signals
 from contract.config import Config
 from contract.database import Database
 from contract.supervised import Lifeline
-from execute_engine import slots, stops
+from execute_engine import scratch, slots, stops
 from execute_engine.database_thread import DatabaseThread
 from execute_engine.engine_row import EngineRow
 from execute_engine.errors import LauncherError, LeaseLost, StopRequested, TwinError
@@ -56,6 +56,8 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
         row = EngineRow(database, incarnation, settings.engine_id)
         memory = Memory(settings.state_dir)
         former = memory.former()
+        for gone in former:
+            scratch.sweep(gone)
         await_database(database, patience)
         refuse_twins(row, former, settings, patience)
         _settle(former, row, patience)

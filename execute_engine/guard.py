@@ -37,7 +37,7 @@ from pathlib import Path
 from contract import processes
 from contract.failpoint import fail_point
 from execute_engine import events as framing
-from execute_engine import sweep
+from execute_engine import scratch, sweep
 from execute_engine.forking import STOP_SIGNALS, Children, fork
 
 GRACE_SECONDS = 3.0  # from the order to end until the kill
@@ -103,6 +103,7 @@ class Guard:
             fail_point("runner-forked")
             ended = self._watch()
         left = self._clear()
+        scratch.remove(self._runner_pid)  # it could not, if it was killed
         self._tell(Report(ended, self._runner_exit, left))
         return EXIT_LEFT if left else 0
 

@@ -33,7 +33,7 @@ from typing import Any
 from contract import processes
 from contract.failpoint import fail_point
 from execute_engine import events as framing
-from execute_engine import sweep
+from execute_engine import scratch, sweep
 from execute_engine.errors import LauncherError
 from execute_engine.forking import STOP_SIGNALS, Children, fork
 from execute_engine.guard import Guard, RunnerMain
@@ -138,6 +138,7 @@ class Launcher:
         if self._clearing.left and not self._clearing.given_up:
             return
         self._given_up.update(self._clearing.left)
+        scratch.sweep()
         for died in self._died:
             self._tell({**died, "left": self._clearing.left})
         self._died.clear()

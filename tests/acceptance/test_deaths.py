@@ -23,6 +23,10 @@ def count(starts: Path) -> int:
     return len(starts.read_text().splitlines()) if starts.exists() else 0
 
 
+def _scratch(incarnations: set[str]) -> list[Path]:
+    return [path for name in incarnations for path in Path("/tmp").glob(f"execute-engine-runner-*-{name}-*")]
+
+
 def unit_processes(services: Services) -> dict[int, str]:
     return {**services.processes("execute-engine: guard"), **services.processes("execute-engine: runner")}
 
@@ -35,6 +39,8 @@ def test_after_kill_9_no_process_of_the_unit_is_left_and_it_does_not_run_again(
     task_id = services.submit_adhoc(fleet.hosts("healthy", 4), f"echo x >> {starts}; sleep 600", timeout=300)
     wait_for("the commands to run", lambda: count(starts) == 4)
     of_the_unit = set(unit_processes(services))
+    incarnations = services.live_incarnations("engine-1")
+    assert _scratch(incarnations)
     assert len(of_the_unit) >= 2
 
     for pid in services.processes(f"execute-engine: {victim}"):
@@ -44,6 +50,7 @@ def test_after_kill_9_no_process_of_the_unit_is_left_and_it_does_not_run_again(
     counts = services.wait_task(task_id)["counts"]
     assert counts["lost"] == 4, services.hosts(task_id)
     assert count(starts) == 4
+    wait_for("the runner's directory to be gone", lambda: not _scratch(incarnations), 30)
     again = services.submit_adhoc(fleet.hosts("healthy", 2), "echo well")
     assert services.wait_task(again)["counts"]["success"] == 2
 

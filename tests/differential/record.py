@@ -25,7 +25,7 @@ VARIES = frozenset(  # times, numbers of processes and files, and what depends o
     }
 )
 _TEMPORARY = re.compile(
-    r"ansible-tmp-[\d.-]+|ansible-local-\w+|execute-engine-runner-[\d-]+|/tmp/tmp\w+|j?\d+\.\d{4,}"
+    r"ansible-tmp-[\d.-]+|ansible-local-\w+|execute-engine-runner-[\w-]+|/tmp/tmp\w+|j?\d+\.\d{4,}"
     r"|(?<=Paused for )[\d.]+"
 )
 _TRACE = re.compile(r"line \d+")
