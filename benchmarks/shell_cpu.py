@@ -13,23 +13,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 
+from benchmarks.services import Services, running_fleet
 from tests.servers.fleet import Fleet
 
-ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -44,72 +40,14 @@ def tree_cpu_seconds(root: psutil.Process) -> float:
     return total
 
 
-def call(url: str, body: dict[str, object] | None = None) -> dict[str, object]:
-    request = urllib.request.Request(
-        url, data=None if body is None else json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: dict[str, object] = json.load(answer)["data"]
-    return found
-
-
-class Ours:
-    """distribute and one engine on the embedded default, run through REST."""
-
-    def __init__(self, scratch: Path, fleet: Fleet, port: int) -> None:
-        config = scratch / "conf" / "server.conf"
-        config.parent.mkdir()
-        config.write_text(
-            f"[Ansible]\nSSH_USER = ee-ops\nSSH_PORT = {fleet.port}\nSSH_KEY_FILE = {fleet.key}\n"
-            f"HOST_KEY_CHECKING = no\n[Distribute]\nPORT = {port}\n[Exec_Engine]\nSLOTS = 120\n"
-        )
-        self.url = f"http://127.0.0.1:{port}"
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", service, "--config", str(config)], cwd=ROOT, stderr=(scratch / service).open("w")
-            )
-            for service in ("distribute", "execute_engine")
-        ]
-        self.engine = psutil.Process(self.processes[1].pid)
-        wait_for("a live engine", self._is_live)
-
-    def _is_live(self) -> bool:
-        with contextlib.suppress(OSError):
-            return bool(call(f"{self.url}/api/v1/distribute/engines/"))
-        return False
-
-    def run(self, hosts: list[str]) -> float:
-        before = tree_cpu_seconds(self.engine)
-        body = {
-            "task_name": "cpu",
-            "ips": hosts,
-            "module": "shell",
-            "args": "echo hi",
-            "type": "adhoc",
-            "become": False,
-        }
-        task = call(f"{self.url}/api/v1/distribute/adhoc/", body)
-        url = f"{self.url}/api/v1/distribute/tasks/{task['task_id']}/"
-        wait_for("the task", lambda: call(url)["state"] == "finished")
-        time.sleep(1)  # guards are reaped by now, so that their time stands in the launcher's
-        counts = call(url)["counts"]
-        assert isinstance(counts, dict)
-        assert counts["success"] == len(hosts), counts
-        return tree_cpu_seconds(self.engine) - before
-
-    def stop(self) -> None:
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            process.wait(60)
-
-
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{seconds} s passed, still waiting for {what}")
-        time.sleep(0.2)
+def engine_cpu(services: Services, hosts: list[str]) -> float:
+    """CPU seconds that one task costs the engine."""
+    engine = psutil.Process(services.engine_pid)
+    before = tree_cpu_seconds(engine)
+    counts = services.run(hosts, "shell", "echo hi")["counts"]
+    time.sleep(1)  # guards are reaped by now, so that their time stands in the launcher's
+    assert counts["success"] == len(hosts), counts
+    return tree_cpu_seconds(engine) - before
 
 
 def ansible(scratch: Path, fleet: Fleet, hosts: list[str], tuned: bool) -> float:
@@ -152,17 +90,6 @@ def children_cpu_seconds() -> float:
     return times.children_user + times.children_system
 
 
-@contextlib.contextmanager
-def running_fleet(directory: Path) -> Iterator[Fleet]:
-    directory.mkdir()
-    fleet = Fleet(directory)
-    fleet.start()
-    try:
-        yield fleet
-    finally:
-        fleet.stop()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=120)
@@ -172,16 +99,16 @@ def main() -> None:
     hosts = [f"127.100.{n // 250}.{n % 250 + 1}" for n in range(options.hosts)]
     seconds: dict[str, list[float]] = {"engine": [], "ansible, defaults": [], "ansible, tuned": []}
     with tempfile.TemporaryDirectory(prefix="ee-bench-") as name, running_fleet(Path(name) / "fleet") as fleet:
-        ours = Ours(Path(name), fleet, options.port)
+        services = Services(Path(name), fleet, options.port, slots=120)
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
-            ours.run(hosts[:3])  # the first unit after a start pays for what is cached afterwards
+            engine_cpu(services, hosts[:3])  # the first unit after a start pays for what is cached afterwards
             for _ in range(options.rounds):
-                seconds["engine"].append(ours.run(hosts))
+                seconds["engine"].append(engine_cpu(services, hosts))
                 seconds["ansible, defaults"].append(ansible(Path(name), fleet, hosts, tuned=False))
                 seconds["ansible, tuned"].append(ansible(Path(name), fleet, hosts, tuned=True))
         finally:
-            ours.stop()
+            services.stop()
     engine = statistics.median(seconds["engine"])
     print(f"{'':20} CPU ms a host: median   least    most   ratio engine / this")
     for contestant, values in seconds.items():
