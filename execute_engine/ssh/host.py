@@ -109,7 +109,7 @@ class Host:
         operations = self.operations
         for operation in operations:
             operation.verdict = verdict()
-        client = self._client
+        client, self._client = self._client, None  # a thread that goes on meanwhile logs in anew
         commands = [operation.command for operation in operations if operation.command is not None]
         answers = ["yes"]
         if client is not None:
@@ -117,7 +117,8 @@ class Host:
         for operation in operations:
             if operation.task is not None:
                 operation.task.cancel()
-        self.drop()
+        if client is not None:
+            client.abort()
         return next(answer for answer in ("no", "unknown", "yes") if answer in answers)
 
     def drop(self) -> None:
