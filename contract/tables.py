@@ -66,10 +66,10 @@ task = _table(
     sa.Column("host_count", sa.Integer, nullable=False),
     sa.Column("unit_count", sa.Integer, nullable=False),
     sa.Column("submitted_by", sa.String(160)),
-    sa.Column("rerun_of", Ascii(160)),  # the id of the task whose hosts these are
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("started_at", Moment),
     sa.Column("finished_at", Moment),
+    sa.Column("rerun_of", Ascii(160)),  # the id of the task whose hosts these are
     sa.Column("cancelled_at", Moment),  # when its end was asked for
     sa.Index("task_by_state", "state", "key"),
 )
@@ -83,7 +83,6 @@ unit = _table(
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("incarnation", Ascii(32)),
     sa.Column("host_count", sa.Integer, nullable=False),
-    sa.Column("stop_requested", sa.Boolean, nullable=False, server_default="0"),  # its engine reads it every second
     sa.Column("published_at", Moment),
     sa.Column("begun_at", Moment),
     sa.Column("finished_at", Moment),
@@ -95,6 +94,7 @@ unit = _table(
     _count("not_started"),
     _count("cancelled"),
     _count("lost"),
+    sa.Column("stop_requested", sa.Boolean, nullable=False, server_default="0"),  # its engine reads it every second
     sa.UniqueConstraint("task_key", "number", name="unit_number"),
     sa.Index("unit_by_state", "state", "task_key", "id"),
     sa.Index("unit_by_incarnation", "incarnation", "state"),

@@ -21,10 +21,10 @@ CREATE TABLE task (
     host_count INTEGER NOT NULL,
     unit_count INTEGER NOT NULL,
     submitted_by VARCHAR(160),
-    rerun_of VARCHAR(160) CHARACTER SET ascii COLLATE ascii_bin,
     created_at DATETIME(6) NOT NULL,
     started_at DATETIME(6),
     finished_at DATETIME(6),
+    rerun_of VARCHAR(160) CHARACTER SET ascii COLLATE ascii_bin,
     cancelled_at DATETIME(6),
     PRIMARY KEY (`key`),
     UNIQUE KEY id (id),
@@ -39,7 +39,6 @@ CREATE TABLE unit (
     attempt INTEGER NOT NULL DEFAULT 1,
     incarnation VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin,
     host_count INTEGER NOT NULL,
-    stop_requested BOOL NOT NULL DEFAULT 0,
     published_at DATETIME(6),
     begun_at DATETIME(6),
     finished_at DATETIME(6),
@@ -51,6 +50,7 @@ CREATE TABLE unit (
     not_started INTEGER NOT NULL DEFAULT 0,
     cancelled INTEGER NOT NULL DEFAULT 0,
     lost INTEGER NOT NULL DEFAULT 0,
+    stop_requested BOOL NOT NULL DEFAULT 0,
     PRIMARY KEY (id),
     UNIQUE KEY unit_number (task_key, number),
     KEY unit_by_state (state, task_key, id),
@@ -135,4 +135,4 @@ CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     PRIMARY KEY (version_num)
 );
-INSERT INTO alembic_version VALUES ('0001');
+INSERT INTO alembic_version VALUES ('0002');

@@ -244,7 +244,8 @@ def test_a_host_whose_plug_is_pulled_is_noticed(fleet: Fleet, start: Start) -> N
     runner = start(
         [cut, fine], module="raw", args=f"test $(echo $SSH_CONNECTION | cut -d' ' -f3) = {fine} || sleep {sleeping}"
     )
-    wait_for("the command", lambda: any(sleeping in line for line in fleet.processes().values()))
+    # The other host's shell has the same words in its command line.
+    wait_for("the command", lambda: any(line.startswith(f"sleep {sleeping}") for line in fleet.processes().values()))
     fleet.cut(cut)
     try:
         found = runner.ended()
