@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
@@ -29,6 +29,7 @@ CLOSE_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # after an error of the client, before a new one is built
 LOOK_SECONDS = 1.0
 SILENCE_SECONDS = 12.0  # four heartbeats to the group's coordinator without an answer: Kafka is away
+REBUILD_SECONDS = 40.0  # of it: a client may have lost its way to a coordinator that is there; a new one finds it
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,8 @@ class Subscription:
         """A client whose brokers are gone polls on in peace: that they live shows in the answers to its heartbeats."""
         answered_before = float(consumer.metrics()["consumer-coordinator-metrics"]["last-heartbeat-seconds-ago"])
         silence = min(answered_before, time.monotonic() - built_at)
+        if silence > REBUILD_SECONDS:
+            raise KafkaTimeoutError(f"no answer to a heartbeat for {silence:.0f} s")
         if silence > SILENCE_SECONDS:
             self._mark_away(f"no answer to a heartbeat for {silence:.0f} s", time.monotonic() - silence)
         elif self._away_since is not None and (answered_before < SILENCE_SECONDS or consumer.assignment()):
