@@ -65,9 +65,9 @@ def test_each_kind_is_named_and_nothing_is_left(services: Services, fleet: Fleet
     services.wait_task(warm)
     before = _remains(services)
 
-    # A flapping host remembers whether it refused its last connection: each task has hosts of its own.
-    for number, submit in enumerate((_adhoc, _playbook), 2 * list(WAYS).index(way)):
-        sick = {fleet.hosts(kind, number + 1)[-1]: kind for kind in WAYS[way]}
+    sick = {fleet.hosts(kind)[0]: kind for kind in WAYS[way]}
+    for submit in (_adhoc, _playbook):
+        fleet.refuse_next(*fleet.hosts("flapping"))
         well = fleet.hosts("healthy", HEALTHY)
         task_id = submit(services, [*well, *sick])
         services.wait_task(task_id, seconds=TIMEOUT_SECONDS + 90)

@@ -240,9 +240,10 @@ def test_a_connection_is_kept_until_it_is_reset(fleet: Fleet, play: Start) -> No
 
 
 def test_wait_for_connection_waits_until_the_host_is_there(fleet: Fleet, play: Start) -> None:
-    """Each host of this kind refuses its first connection."""
+    hosts = fleet.hosts("flapping", 2)
+    fleet.refuse_next(*hosts)
     runner = play(
-        fleet.hosts("flapping", 2),
+        hosts,
         "{name: wait, wait_for_connection: {timeout: 60, sleep: 0, connect_timeout: 5}}",
         "{name: there, command: echo}",
     )
@@ -359,7 +360,8 @@ def test_a_host_that_failed_in_one_play_is_not_in_the_next(fleet: Fleet, playboo
 
 
 def test_an_unreachable_host_that_is_brought_back_is_reported_once(fleet: Fleet, play: Start) -> None:
-    (fine,), (away,) = fleet.hosts(), fleet.hosts("flapping", 5)[4:]
+    (fine,), (away,) = fleet.hosts(), fleet.hosts("flapping")
+    fleet.refuse_next(away)
     found = play(
         [fine, away], "{name: one, command: echo}", "{meta: clear_host_errors}", "{name: two, command: echo}"
     ).ended()

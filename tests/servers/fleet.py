@@ -66,6 +66,11 @@ class Fleet:
         """Pull the plug: from now on every packet to and from these hosts is lost, in open connections too."""
         self._nft(f"add element inet {self._table} cut {{ {', '.join(addresses)} }}")
 
+    def refuse_next(self, *addresses: str) -> None:
+        """Hosts of the kind flapping forget what they did before: their next connection is refused, the one after not."""
+        elements = f"element inet {self._table} refused_once {{ {', '.join(addresses)} }}"
+        self._nft(f"add {elements}\ndelete {elements}")  # no error where they were not refused last
+
     def mend(self, *addresses: str) -> None:
         self._nft(f"delete element inet {self._table} cut {{ {', '.join(addresses)} }}")
 
