@@ -168,6 +168,9 @@ class EngineSettings:
     runners: int | None = options.integer(
         None, 1, 10_000, "Units at once. Empty: available memory / 40 MB, at least 64."
     )
+    runner_memory: int = options.integer(
+        2000, 100, 1_000_000, "MB that no process of a unit may exceed: the unit is ended before the machine is short."
+    )
     engine_id: str = options.text(
         "", "Name of this engine, its own on each machine. Empty: the host name.", pattern=_NAME,
         expected="letters, digits and . _ -",

@@ -55,6 +55,25 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def resident_bytes(pid: int) -> int:
+    """The most memory that this process or one of its children holds now; 0 when there is no such process.
+
+    Only children of its main thread are looked at: that is the one that forks workers.
+    """
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        children = []
+    return max(_resident_bytes(process) for process in (pid, *map(int, children)))
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):  # gone
+        return 0
+
+
 def marked(variable: str, value_matches: Callable[[str], bool]) -> list[int]:
     """The pids of all processes, but this one, that were started with the variable set to a value that matches.
 

@@ -6,13 +6,15 @@ Who kills whom:
 |-----------------------------------------|--------------------------------------|----------------------------|
 | the runner ends with exit code 0        | guard: what the runner left behind   | finished                   |
 | the runner crashes or is killed         | guard: at once                       | runner_died                |
+| a process of the unit takes too much    | guard: at once                       | memory                     |
+| memory                                  |                                      |                            |
 | the unit's deadline comes               | guard: 3 s after its order to end    | deadline                   |
 | the consumer orders a stop              | guard: 3 s after its order to end    | stopped                    |
 | the consumer dies (EOF of control)      | guard: at once                       | nobody is there to be told |
 | the launcher dies (EOF of life)         | guard: at once                       | launcher_died              |
 | the guard dies                          | kernel: the runner (PDEATHSIG);      | guard_died                 |
 |                                         | launcher: the rest, its orphans now  |                            |
-| the guard is stopped past its time      | client: the guard; then as above     | guard_died                 |
+| the guard is stopped past its time      | client: the guard; then as above     | guard_stuck                |
 | guard and consumer die or are stopped   | launcher: as above                   | nobody is there to be told |
 | guard and launcher die                  | client: by the mark in environments  | launcher_died              |
 | all three die                           | the next consumer: kill_former       | nobody is there to be told |
@@ -43,6 +45,7 @@ from execute_engine.forking import STOP_SIGNALS, Children, fork
 GRACE_SECONDS = 3.0  # from the order to end until the kill
 CLEAR_SECONDS = 4.0  # for killing, at most; the consumer waits a little longer for the report
 RUNNER_ENDS_SECONDS = 2.0  # of these the runner may use so many for ending its hosts
+MEMORY_LOOK_SECONDS = 0.5  # a Python process fills about 2 GB in so long
 EXIT_LEFT = 1  # the launcher goes on killing after a guard that ends so, or in any other way but 0
 OOM_SCORE = 500  # the kernel, short of memory, takes runners before services
 
@@ -53,7 +56,7 @@ RunnerMain = Callable[[socket.socket, int], None]
 class Report:
     """The guard's one message over control."""
 
-    ended: str  # finished | deadline | stopped | runner_died | launcher_died | consumer_died
+    ended: str  # finished | deadline | stopped | memory | runner_died | launcher_died | consumer_died
     runner_exit: int | None  # exit code, or minus the signal; None: it was not started, or could not be killed
     left: tuple[int, ...]  # pids that could not be killed
 
@@ -69,6 +72,7 @@ class Guard:
         self,
         unit_id: int,
         timeout_seconds: float,
+        memory_bytes: int,
         *,
         events: socket.socket,
         control: socket.socket,
@@ -78,6 +82,7 @@ class Guard:
     ) -> None:
         self._deadline = time.monotonic() + timeout_seconds
         self._unit_id = unit_id
+        self._memory_bytes = memory_bytes
         self._events = events
         self._control = control
         self._life = life
@@ -134,7 +139,8 @@ class Guard:
             poll.register(source, select.POLLIN)
         ordered, until = "", self._deadline
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll(max(0.0, until - time.monotonic()) * 1000)}
+            seconds = min(until - time.monotonic(), MEMORY_LOOK_SECONDS)
+            ready = {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
             self._reap()
             if self._runner_exit is not None:
                 return ordered or ("finished" if self._runner_exit == 0 else "runner_died")
@@ -143,6 +149,8 @@ class Guard:
             stop = self._read_stop() if self._control.fileno() in ready else ""
             if stop is None:
                 return "consumer_died"
+            if processes.resident_bytes(self._runner_pid) > self._memory_bytes:
+                return "memory"
             if time.monotonic() >= until:
                 if ordered:
                     return ordered

@@ -139,7 +139,12 @@ class LauncherClient:
             raise LauncherError("the launcher is dead: start() it first")
         self._request += 1
         self._answer = None
-        request = {"request": self._request, "unit_id": job.unit_id, "timeout_seconds": job.timeout_seconds}
+        request = {
+            "request": self._request,
+            "unit_id": job.unit_id,
+            "timeout_seconds": job.timeout_seconds,
+            "memory_bytes": job.memory_bytes,
+        }
         descriptors = [runners_end.fileno(), guards_end.fileno()]
         try:
             socket.send_fds(self._socket, [framing.encode(request)], descriptors)

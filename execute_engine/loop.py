@@ -272,6 +272,7 @@ class Loop:
             parts.subscription and parts.subscription.problem(),
             self._launcher_problem,
             self._brake.problem(),
+            _unkillable_words(self._running.unkillable),
             None if room.runner_free else f"RUNNERS ({self._slots.runners}) is reached: no memory for more units",
         ]
         found = "; ".join(problem for problem in problems if problem) or None
@@ -293,9 +294,23 @@ class Loop:
         lifeline.status("; ".join([", ".join(parts), *problems]))
         self._reports += 1
         report = Progress(
-            self._reports, self._incarnation, slots.slots, slots.free, slots.units, used, int(self._brake.on)
+            counter=self._reports,
+            incarnation=self._incarnation,
+            slots=slots.slots,
+            free_slots=slots.free,
+            units=slots.units,
+            hosts=used,
+            unkillable=len(self._running.unkillable),
+            braked=int(self._brake.on),
         )
         try:
             progress.write(self._config.engine.state_dir, report)
         except OSError as exc:
             log.error("STATE_DIR cannot be written, the heartbeat will stop", extra={"error": str(exc)})
+
+
+def _unkillable_words(pids: list[int]) -> str | None:
+    if not pids:
+        return None
+    which = ", ".join(map(str, pids[:5])) + (" and more" if len(pids) > 5 else "")
+    return f"no signal ends what ended units have left, and it keeps its slots: processes {which}"

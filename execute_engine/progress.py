@@ -15,6 +15,7 @@ class Progress:
     free_slots: int
     units: int
     hosts: int  # running
+    unkillable: int  # processes that outlived their unit
     braked: int  # 1: it tries one unit now and then, because its own ended unreachable and others' did not
 
 

@@ -1,4 +1,8 @@
-"""The runner's way to the consumer: events through one socket, in the order they were given, by a thread of its own."""
+"""The runner's way to the consumer: events through one socket, in the order they were given.
+
+An event is written at once, so that the consumer knows of it whatever the runner does next; what the socket does not
+take a thread of its own writes later.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +41,13 @@ class Report:
         with self._changed:
             if self._closed:
                 return
-            self._frames.append((event["event"], frame))
-            self._waiting_bytes += len(frame)
-            self._changed.notify_all()
+            written = 0 if self._waiting_bytes else self._write_now(frame)
+            if written < len(frame):
+                self._frames.append((event["event"], frame[written:]))
+                self._waiting_bytes += len(frame) - written
+                self._changed.notify_all()
+                return
+        _written(event["event"])
 
     def log(self, level: str, text: str) -> None:
         self.send({"event": "log", "level": level, "text": text})
@@ -55,6 +63,13 @@ class Report:
             self._changed.wait_for(lambda: not self._waiting_bytes or self._closed, max(0.0, seconds))
             return not self._waiting_bytes
 
+    def _write_now(self, frame: bytes) -> int:
+        """How many bytes the socket took; never blocks."""
+        try:
+            return self._events.send(frame, socket.MSG_DONTWAIT)
+        except OSError:  # full, or gone: the thread finds out which
+            return 0
+
     def _write(self) -> None:
         while True:
             with self._changed:
@@ -68,11 +83,15 @@ class Report:
                     self._closed = True
                     self._changed.notify_all()
                 return
-            if name == "host_done":
-                fail_point("runner-result")
+            _written(name)
             with self._changed:
                 self._waiting_bytes -= len(frame)
                 self._changed.notify_all()
+
+
+def _written(event: str) -> None:
+    if event == "host_done":
+        fail_point("runner-result")
 
 
 def utc_now() -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 
+from contract import processes
 from contract.database import now
 from contract.states import HostStatus
 from execute_engine.conversation import Conversation
@@ -54,6 +55,7 @@ class RunningUnits:
         self._slots = slots
         self._runs: dict[int, _Run] = {}
         self._leaving: set[int] = set()  # claimed and not to be started
+        self._unkillable: dict[int, dict[int, int]] = {}  # of ended units: their processes, pid -> start time
         self._outbox = Outbox()
         self._new_keys: list[NewHostKey] = []
         self._collect = Timer(COLLECT_SECONDS)
@@ -62,6 +64,11 @@ class RunningUnits:
     @property
     def ids(self) -> Set[int]:
         return self._runs.keys() | self._leaving
+
+    @property
+    def unkillable(self) -> list[int]:
+        """The pids of processes that outlived their unit because no signal ends them; they keep their slots."""
+        return [pid for left in self._unkillable.values() for pid in left]
 
     @property
     def begun_ids(self) -> Set[int]:
@@ -143,6 +150,7 @@ class RunningUnits:
         if self._collect.due(moment) or called:
             for end in self._launcher.collect():
                 self._ended(end)
+            self._look_after_unkillable()
         if self._look.due(moment):
             for run in self._runs.values():
                 self._put(run.unit.running_rows(moment))
@@ -214,6 +222,8 @@ class RunningUnits:
         run = self._runs.get(end.unit_id)
         if end.left:
             log.error("processes of a unit cannot be killed", extra={"unit": end.unit_id, "pids": end.left})
+            starts = {pid: processes.start_time(pid) for pid in end.left}
+            self._unkillable[end.unit_id] = {pid: start for pid, start in starts.items() if start is not None}
         if run is None or run.conversation is None:
             return
         run.unit.ended(end.cause, end.runner_exit)
@@ -234,7 +244,8 @@ class RunningUnits:
         """Store what is left, then the end, in this order."""
         self._put(unit.final_rows(now()))
         self._flush()
-        self._slots.release(unit.id)
+        if unit.id not in self._unkillable:
+            self._slots.release(unit.id)
         free_slots = self._slots.free
 
         def ended(ours: bool) -> None:
@@ -244,6 +255,19 @@ class RunningUnits:
                 log.error("a unit was taken away before its end", extra={"unit": unit.id})
 
         self._database.submit("end", lambda: self._store.end(unit.id, free_slots), ended)
+
+    def _look_after_unkillable(self) -> None:
+        """The launcher goes on killing them; the slot and the runner's memory are free when they are gone."""
+        for unit_id, left in list(self._unkillable.items()):
+            for pid, start in list(left.items()):
+                if processes.start_time(pid) != start:
+                    del left[pid]
+            if left:
+                self._slots.keep(unit_id, len(left))
+            elif unit_id not in self._runs:
+                del self._unkillable[unit_id]
+                self._slots.release(unit_id)
+                log.info("the processes that could not be killed are gone", extra={"unit": unit_id})
 
     def _forget(self, unit: Unit) -> None:
         del self._runs[unit.id]

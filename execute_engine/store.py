@@ -231,6 +231,7 @@ def job_of(
         attempt=row.attempt,
         hosts=hosts,
         timeout_seconds=float(row.timeout_seconds),
+        memory_bytes=config.engine.runner_memory * 1_000_000,
         engine_id=config.engine.engine_id,
         ssh=SshSettings(
             user=ansible.ssh_user,

@@ -139,20 +139,28 @@ class Unit:
     def final_rows(self, finished_at: datetime) -> list[HostRow]:
         """For an ended unit: the rows of all hosts that have brought no result. They are done with this."""
         status, reason = self._verdict()
-        rows = [self._failed_row(host, status, reason, _text_of(finished_at)) for host in self._open.values()]
+        rows = []
+        for host in self._open.values():
+            words = reason if self._ended and self._ended[0] == NOT_LAUNCHED else f"{reason}; {_last_seen(host)}"
+            rows.append(self._failed_row(host, status, words, _text_of(finished_at)))
         self._open.clear()
         return rows
 
     def _verdict(self) -> tuple[HostStatus, str]:
-        """The status of a host that brought no result, and the sentence that says why."""
+        """The status of a host that brought no result, and why its unit ended without one."""
         cause, runner_exit = self._ended or ("", None)
+        seconds = f"{self.job.timeout_seconds:g} s"
         if cause == "deadline":
-            seconds = f"{self.job.timeout_seconds:g} s"
-            return HostStatus.TIMEOUT, f"the runner did not report in time: the unit's {seconds} were over"
+            return HostStatus.TIMEOUT, f"the unit's {seconds} were over, and its runner was stuck and reported nothing"
+        if cause == "guard_stuck":
+            return HostStatus.TIMEOUT, f"the unit's {seconds} were over, and its guard was stuck and had to be killed"
         if cause == "stopped":
             return self._stop_status, f"the unit was stopped: {self.stop_reason}"
         if cause == NOT_LAUNCHED:
             return HostStatus.LOST, f"the unit could not be started: {self.stop_reason}"
+        if cause == "memory":
+            allowed = f"{self.job.memory_bytes / 1e6:.0f} MB"
+            return HostStatus.LOST, f"a process of the unit held more than {allowed} (RUNNER_MEMORY) and was killed"
         if cause in ("guard_died", "launcher_died"):
             return HostStatus.LOST, f"the unit's {cause.removesuffix('_died')} process died, and its runner with it"
         return HostStatus.LOST, f"the unit's runner {_ending(runner_exit)} without a result for this host"
@@ -173,6 +181,8 @@ class Unit:
             return self._host_done(name, host, HostDone.from_event(dict(event)))
         if kind == "host_started":
             host.started, host.started_at = moment, _moment(event["at"])
+            if self.job.type == "adhoc":  # its one task has no event of its own
+                host.task = host.task or _name(self.job.module)
         elif kind == "task_started":
             host.task, host.stage, host.since = _name(event["task"]), None, _moment(event["at"])
         elif kind == "stage":
@@ -247,6 +257,13 @@ def unstorable(row: HostRow, reason: str) -> HostRow:
     return replace(
         row, stdout=None, stderr=None, detail=None, stuck_task=None, msg=sentence, blame=row.blame and sentence
     )
+
+
+def _last_seen(host: _Host) -> str:
+    if host.task is not None:
+        stage = f", stage {host.stage}," if host.stage else ""
+        return f"this host was at '{host.task}'{stage} when last heard of"
+    return "nothing was heard of this host"
 
 
 def _ending(runner_exit: int | None) -> str:

@@ -24,7 +24,7 @@ class UnitEnd:
     """Every process of the unit is gone, but those in left."""
 
     unit_id: int
-    cause: str  # finished | deadline | stopped | runner_died | guard_died | launcher_died
+    cause: str  # finished | deadline | stopped | memory | runner_died | guard_died | guard_stuck | launcher_died
     runner_exit: int | None  # exit code, or -signal number; None: not known
     left: tuple[int, ...]  # pids that could not be killed
 
@@ -44,6 +44,7 @@ class UnitProcess:
         self.report: dict[str, Any] | None = None  # the guard's
         self.obituary: dict[str, Any] | None = None  # the launcher's, for a guard that could not report
         self._decoder = framing.Decoder()
+        self._stuck = False
         self._guard = _pidfd(guard_pid)
         self._due = time.monotonic() + job.timeout_seconds + GRACE_SECONDS + OVERDUE_SECONDS
 
@@ -81,13 +82,15 @@ class UnitProcess:
         ):
             log.error("a guard did not report in time and is killed", extra={"unit": self.unit_id})
             signal.pidfd_send_signal(self._guard, signal.SIGKILL)
+            self._stuck = True
 
     def end(self) -> UnitEnd | None:
         """How it ended, as far as guard and launcher know it."""
         if self.report is not None:
             return UnitEnd(self.unit_id, self.report["ended"], self.report["runner_exit"], tuple(self.report["left"]))
         if self.obituary is not None and self.control is None:
-            return UnitEnd(self.unit_id, "guard_died", None, tuple(self.obituary["left"]))
+            cause = "guard_stuck" if self._stuck else "guard_died"
+            return UnitEnd(self.unit_id, cause, None, tuple(self.obituary["left"]))
         return None
 
     def close(self) -> None:

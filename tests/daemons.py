@@ -101,7 +101,7 @@ class Daemon(Process):
         self.config = config
         self.mark = mark
         self._marks = {f"{MARK}={mark}".encode()}
-        if module == "execute_engine":  # its launcher passes on little of the environment, and marks of its own
+        if module != "distribute":  # its launcher passes on little of the environment, and marks of its own
             state_dir = Path(_read(config)["Exec_Engine"]["STATE_DIR"])
             self._marks.add(f"{former.STATE_DIR}={state_dir.resolve()}".encode())
         self._argv = [sys.executable, "-m", module, "--config", str(config)]
@@ -158,9 +158,11 @@ class Services:
 
         daemon.wait_until(ready)
 
-    def start_engine(self, config: Path, env: Mapping[str, str] | None = None) -> Daemon:
-        """Blocks until a new incarnation of the engine is live."""
-        daemon = self._daemon("execute_engine", config, self.engines)
+    def start_engine(
+        self, config: Path, env: Mapping[str, str] | None = None, module: str = "execute_engine"
+    ) -> Daemon:
+        """Blocks until a new incarnation of the engine is live. Another module is one of tests.runners."""
+        daemon = self._daemon(module, config, self.engines)
         engine_id = _read(config)["Exec_Engine"]["ENGINE_ID"]
         former = self.live_incarnations(engine_id)
         daemon.launch(env)

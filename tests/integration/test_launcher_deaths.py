@@ -152,7 +152,7 @@ def test_a_stopped_guard_is_killed_after_its_unit_should_have_ended(
     unit = units.begin(client, units.job("executes", timeout_seconds=1.0))
     family = units.family(incarnation) - launcher
     os.kill(unit.guard_pid, signal.SIGSTOP)
-    assert units.wait_for_ends(client, 1) == {1: UnitEnd(1, "guard_died", None, ())}
+    assert units.wait_for_ends(client, 1) == {1: UnitEnd(1, "guard_stuck", None, ())}
     units.wait_until_gone(family)
     assert units.family(incarnation) == launcher
     unit.events.close()
@@ -165,7 +165,7 @@ def test_a_stopped_guard_is_killed_after_a_stop_order(
     unit = units.begin(client, units.job("daemons"))
     os.kill(unit.guard_pid, signal.SIGSTOP)
     unit.stop("cancelled")
-    assert units.wait_for_ends(client, 1) == {1: UnitEnd(1, "guard_died", None, ())}
+    assert units.wait_for_ends(client, 1) == {1: UnitEnd(1, "guard_stuck", None, ())}
     unit.events.close()
 
 

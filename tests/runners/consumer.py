@@ -1,7 +1,8 @@
-"""`python -m tests.runners.consumer CONFIG`: the engine's consumer, with the answering runner."""
+"""`python -m tests.runners.consumer --config CONFIG`: the engine's consumer with the runner that RUNNER names."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from contract import config, logs
 from contract.supervised import Lifeline
 from execute_engine import consumer
 
+RUNNER = "RUNNER_UNDER_TEST"
+
 
 def main(file: str) -> int:
     logs.configure("execute-engine", "consumer")
     settings = config.load(Path(file), "execute_engine")
-    return consumer.main(settings, Lifeline.from_environment(), runner="tests.runners.answering")
+    return consumer.main(settings, Lifeline.from_environment(), runner=os.environ[RUNNER])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[2]))

@@ -67,7 +67,7 @@ class Fleet:
         self._nft(f"add element inet {self._table} cut {{ {', '.join(addresses)} }}")
 
     def refuse_next(self, *addresses: str) -> None:
-        """Hosts of the kind flapping forget what they did before: their next connection is refused, the one after not."""
+        """Flapping hosts forget what they did before: their next connection is refused, the one after not."""
         elements = f"element inet {self._table} refused_once {{ {', '.join(addresses)} }}"
         self._nft(f"add {elements}\ndelete {elements}")  # no error where they were not refused last
 

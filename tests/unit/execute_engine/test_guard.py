@@ -54,7 +54,9 @@ class Watched:
 
 
 @contextlib.contextmanager
-def guarded(run: RunnerMain, timeout_seconds: float = 600.0, kill: sweep.Kill = sweep.kill) -> Iterator[Watched]:
+def guarded(
+    run: RunnerMain, timeout_seconds: float = 600.0, kill: sweep.Kill = sweep.kill, memory_bytes: int = 2 * 10**9
+) -> Iterator[Watched]:
     control, guards_control = socket.socketpair()
     events, runners_events = socket.socketpair()
     life, launchers_life = os.pipe()
@@ -63,8 +65,8 @@ def guarded(run: RunnerMain, timeout_seconds: float = 600.0, kill: sweep.Kill = 
         control.close()
         events.close()
         os.close(launchers_life)
-        guard = Guard(5, timeout_seconds, events=runners_events, control=guards_control, life=life, run=run, kill=kill)
-        return guard.guard()
+        sockets = {"events": runners_events, "control": guards_control}
+        return Guard(5, timeout_seconds, memory_bytes, **sockets, life=life, run=run, kill=kill).guard()
 
     pid = fork(be_guard)
     os.close(life)
@@ -173,6 +175,23 @@ def test_the_runner_dies_with_its_guard() -> None:
         assert watched.said() == b""
         assert watched.exit_code() == -signal.SIGKILL
         assert not _lives(runner)
+
+
+@pytest.mark.parametrize("who", ["runner", "worker"])
+def test_a_unit_that_takes_too_much_memory_is_ended_at_once(who: str) -> None:
+    def eat() -> int:
+        taken = [b"x" * 10_000_000 for _ in range(15)]
+        time.sleep(1000)
+        return len(taken)
+
+    def run(events: socket.socket, orders: int) -> None:
+        if who == "worker":
+            fork(eat)
+            time.sleep(1000)
+        eat()
+
+    with guarded(run, memory_bytes=processes.resident_bytes(os.getpid()) + 100_000_000) as watched:
+        assert watched.report() == Report("memory", -signal.SIGKILL, ())
 
 
 def test_what_cannot_be_killed_is_reported() -> None:

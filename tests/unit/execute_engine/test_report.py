@@ -53,6 +53,13 @@ def test_events_arrive_in_order_and_masked(ends: tuple[socket.socket, socket.soc
     assert report.flush(SECONDS)
 
 
+def test_an_event_is_on_its_way_when_send_returns(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Whatever the runner does next, be it one call of C code for ever, the consumer knows of it."""
+    report = Report(ends[1], Cleaner())
+    report.log("info", "before")
+    assert Decoder().feed(ends[0].recv(1 << 20, socket.MSG_DONTWAIT))[0]["text"] == "before"
+
+
 def test_sending_never_blocks_and_giving_way_does(ends: tuple[socket.socket, socket.socket]) -> None:
     report = Report(ends[1], Cleaner())
     count = BACKLOG_BYTES // 60_000 + 20

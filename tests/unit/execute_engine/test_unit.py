@@ -124,7 +124,9 @@ def test_it_is_over_when_its_processes_are_gone_and_its_events_are_read() -> Non
 @pytest.mark.parametrize(
     ("cause", "runner_exit", "status", "words"),
     [
-        ("deadline", -9, "timeout", "did not report in time: the unit's 100 s were over"),
+        ("deadline", -9, "timeout", "the unit's 100 s were over, and its runner was stuck and reported nothing"),
+        ("guard_stuck", None, "timeout", "the unit's 100 s were over, and its guard was stuck and had to be killed"),
+        ("memory", -9, "lost", "a process of the unit held more than 2000 MB (RUNNER_MEMORY) and was killed"),
         ("stopped", -9, "cancelled", "the engine was stopped"),
         ("runner_died", -9, "lost", "killed by SIGKILL"),
         ("runner_died", -250, "lost", "killed by signal 250"),
@@ -157,6 +159,21 @@ def test_what_a_host_was_doing_stays_in_its_last_row() -> None:
     tested.ended("deadline", None)
     (row,) = tested.final_rows(END)
     assert (row.stuck_task, row.since) == ("the slow one", STORED)
+
+
+def test_what_was_last_heard_of_a_host_is_in_its_sentence() -> None:
+    tested = unit(3, module="ping")
+    tested.handle({"event": "host_started", "host": "h1", "at": AT}, 0.0)
+    tested.handle({"event": "host_started", "host": "h2", "at": AT}, 0.0)
+    tested.handle({"event": "task_started", "host": "h2", "task": "copy it", "at": AT}, 0.0)
+    tested.handle({"event": "stage", "host": "h2", "stage": "output", "since": AT}, 0.0)
+    tested.ended("runner_died", -11)
+    reason = "the unit's runner was killed by SIGSEGV without a result for this host"
+    assert [row.blame for row in tested.final_rows(END)] == [
+        f"{reason}; this host was at 'ping' when last heard of",
+        f"{reason}; this host was at 'copy it', stage output, when last heard of",
+        f"{reason}; nothing was heard of this host",
+    ]
 
 
 def test_a_unit_that_cannot_run_fails_every_host_without_a_result() -> None:
