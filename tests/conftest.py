@@ -17,6 +17,9 @@ What is fresh for each test:
     services           tests.daemons.Services on that backend: real daemons, and a client for them
     server_directory   a short-named directory for a server of the test's own
 
+Tests that kill processes at random moments are marked `kill`: they run three times in CI, and N times with
+`--kill-rounds N`.
+
 To run on one backend only:  @pytest.mark.parametrize("backend", ["cluster"], indirect=True)
 and in the same way for database_settings. A server that cannot be had skips the test with its reason; with CI=true a
 skip, an xfail and an xpass fail the run.
@@ -54,6 +57,19 @@ BACKENDS = {  # the servers of each
 }
 NEEDED = pytest.StashKey[set[str]]()
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    rounds = 3 if os.environ.get("CI") == "true" else 1
+    words = f"how often each test marked kill is run, {rounds} unless told"
+    parser.addoption("--kill-rounds", type=int, default=rounds, metavar="N", help=words)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    rounds = metafunc.config.getoption("kill_rounds")
+    if rounds > 1 and metafunc.definition.get_closest_marker("kill"):
+        metafunc.fixturenames.append("kill_round")
+        metafunc.parametrize("kill_round", range(1, rounds + 1))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -31,6 +31,7 @@ def unit_processes(services: Services) -> dict[int, str]:
     return {**services.processes("execute-engine: guard"), **services.processes("execute-engine: runner")}
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("victim", ["consumer", "launcher", "guard", "runner"])
 def test_after_kill_9_no_process_of_the_unit_is_left_and_it_does_not_run_again(
     services: Services, fleet: Fleet, starts: Path, victim: str

@@ -21,6 +21,7 @@ from execute_engine.errors import LauncherError
 from execute_engine.launcher_client import LauncherClient, UnitEnd, kill_former
 from tests.runners import units
 
+pytestmark = pytest.mark.kill
 BEHAVIOURS = ["ignores_orders", "daemons", "forks", "deaf", "executes", "floods", "bomb"]
 # The rule is 2 s after a death. A machine that runs other tests beside this one may need longer for that.
 AT_ONCE_SECONDS = 20.0
