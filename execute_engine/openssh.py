@@ -10,22 +10,29 @@ import contextlib
 import os
 import shlex
 import signal
+import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection import ssh as ssh_plugin
 
 from execute_engine.job import Job
+from execute_engine.output_limit import Budget, Meter
 from execute_engine.report import utc_now
 
 ASKPASS = Path(__file__).with_name("askpass")
+LAST_WORDS_SECONDS = 2.0
+READ_BYTES = 1 << 20
 _PROGRAMS = (b"ssh", b"sftp", b"scp")
+_budget = Budget()
+_current = threading.local()
 
 
 @dataclass(frozen=True)
@@ -54,17 +61,32 @@ class Hosts:
         lines = [f"{self._address(host)} {key}\n" for host, keys in self._job.host_keys.items() for key in keys]
         self._known_hosts.write_text("".join(lines))
         self._told.update(line.strip() for line in lines)
-        plain = ssh_plugin.Connection._run
+        plain, send = ssh_plugin.Connection._run, ssh_plugin.Connection._send_initial_data
 
         def run(connection: Any, *args: Any, **kwargs: Any) -> Any:
             if reason := self.ended(connection.host):
                 raise AnsibleConnectionFailure(reason)
             if os.getpid() == self._pid:  # a worker process has nobody to tell: begin() was called for it
                 self.begin(connection.host)
-            with self._password_for(connection):
+            with self._password_for(connection), _metered(connection.host):
                 return plain(connection, *args, **kwargs)
 
+        def send_initial_data(connection: Any, pipe: Any, data: bytes, client: subprocess.Popen[bytes]) -> None:
+            """A client that takes no data is about to end, and says why: better words than those of its broken pipe."""
+            try:
+                send(connection, pipe, data, client)
+            except AnsibleConnectionFailure:
+                try:
+                    client.wait(LAST_WORDS_SECONDS)
+                except subprocess.TimeoutExpired:
+                    pass
+                else:
+                    return
+                raise
+
         ssh_plugin.Connection._run = run
+        ssh_plugin.Connection._send_initial_data = send_initial_data
+        ssh_plugin.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": _Client})
         ssh_plugin.Connection._init_shm = _askpass  # Ansible's own needs a Python and leaves shared memory when killed
 
     def variables(self) -> dict[str, Any]:
@@ -179,6 +201,48 @@ class Hosts:
         for pid in found:
             os.kill(pid, signal.SIGKILL)
         return bool(found)
+
+
+class _Client(subprocess.Popen[bytes]):
+    """An ssh client whose output is metered: the ssh plugin reads whatever comes, into memory."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        meter = getattr(_current, "meter", None)
+        if meter is not None:
+            self.stdout, self.stderr = (_MeteredPipe(pipe, meter, self) for pipe in (self.stdout, self.stderr))  # type: ignore[assignment,arg-type]
+
+
+class _MeteredPipe:
+    """As much of a pipe's interface as the ssh plugin uses."""
+
+    def __init__(self, pipe: IO[bytes], meter: Meter, client: _Client) -> None:
+        self.fileno, self.close = pipe.fileno, pipe.close
+        self._meter = meter
+        self._client = client
+
+    def read(self) -> bytes:
+        """What is there, READ_BYTES or a little more. Raises AnsibleError, and ends the client, when it is too much."""
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            while len(data) < READ_BYTES and (more := os.read(self.fileno(), READ_BYTES)):
+                data += more
+        if too_much := self._meter.add(len(data)):
+            self._client.kill()
+            self._client.wait()
+            raise too_much
+        return data
+
+
+@contextlib.contextmanager
+def _metered(host: str) -> Iterator[None]:
+    """In this thread clients are metered."""
+    _current.meter = meter = Meter(host, _budget)
+    try:
+        yield
+    finally:
+        meter.close()
+        del _current.meter
 
 
 def _askpass(connection: Any) -> dict[str, Any]:

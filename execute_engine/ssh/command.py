@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 import asyncssh
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
+from execute_engine.output_limit import Budget, Meter
 from execute_engine.ssh.failures import Unreachable, lost_during
 from execute_engine.ssh.group_kill import kill_groups
 from execute_engine.ssh.progress import Progress
 
-OUTPUT_LIMIT_BYTES = 64 << 20  # one command; Ansible needs the whole of a module's answer
 GROUPS_GONE_SECONDS = 0.2
-ALL_OUTPUT_LIMIT_BYTES = 256 << 20  # all commands of a runner together
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,6 @@ class BecomePrompt:
     timeout_seconds: float
 
 
-class Budget:
-    """How much output the commands of a runner may hold in memory together."""
-
-    def __init__(self, limit_bytes: int = ALL_OUTPUT_LIMIT_BYTES) -> None:
-        self.left_bytes = limit_bytes
-
-
 class Command(asyncssh.SSHClientSession[bytes]):
     """The session of one command. Everything happens in the event loop.
 
@@ -59,13 +51,12 @@ class Command(asyncssh.SSHClientSession[bytes]):
     ) -> None:
         self._address = address
         self._progress = progress
-        self._budget = budget
+        self._meter = Meter(address, budget)
         self._data = data
         self._escalation = Escalation(prompt) if prompt is not None else None
         self._became: BecomePrompt | None = None  # out of reach of the login user's signals
         self._silence: asyncio.TimerHandle | None = None
         self._output: tuple[list[bytes], list[bytes]] = ([], [])
-        self._size_bytes = 0
         self._status: int | None = None
         self._signal: str | None = None
         self.opened = False  # from here on the host may start it
@@ -85,7 +76,7 @@ class Command(asyncssh.SSHClientSession[bytes]):
             )
             await self.over
         finally:
-            self._budget.left_bytes += self._size_bytes
+            self._meter.close()
             self._stop_watch()
             if not self.over.cancel() and not self.over.cancelled():
                 self.over.exception()  # looked at, even where the wait for it was cancelled
@@ -141,10 +132,8 @@ class Command(asyncssh.SSHClientSession[bytes]):
             return
         self._progress.output()
         self._output[stream].append(data)
-        self._size_bytes += len(data)
-        self._budget.left_bytes -= len(data)
-        if self._size_bytes > OUTPUT_LIMIT_BYTES or self._budget.left_bytes < 0:
-            self.give_up(self._too_much())
+        if too_much := self._meter.add(len(data)):
+            self.give_up(too_much)
 
     def exit_status_received(self, status: int) -> None:
         self._status = status
@@ -213,13 +202,6 @@ class Command(asyncssh.SSHClientSession[bytes]):
         self.give_up(
             AnsibleConnectionFailure(f"Timeout ({seconds}s) waiting for privilege escalation prompt: {so_far}")
         )
-
-    def _too_much(self) -> AnsibleError:
-        if self._size_bytes > OUTPUT_LIMIT_BYTES:
-            what = f"wrote more than {OUTPUT_LIMIT_BYTES >> 20} MiB"
-        else:
-            what = f"wrote {self._size_bytes >> 20} MiB while the unit's commands together reached their limit"
-        return AnsibleError(f"the command at {self._address} {what} and was ended: let it write to a file on the host")
 
 
 class Escalation:

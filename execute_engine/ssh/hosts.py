@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from execute_engine.job import SshSettings
-from execute_engine.ssh.command import BecomePrompt, Budget
+from execute_engine.output_limit import Budget
+from execute_engine.ssh.command import BecomePrompt
 from execute_engine.ssh.failures import Unreachable
 from execute_engine.ssh.host import END_SECONDS, Host, Operation, Work
 from execute_engine.ssh.host_keys import HostKeys

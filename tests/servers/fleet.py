@@ -71,11 +71,26 @@ class Fleet:
         elements = f"element inet {self._table} refused_once {{ {', '.join(addresses)} }}"
         self._nft(f"add {elements}\ndelete {elements}")  # no error where they were not refused last
 
+    def change_key(self, *addresses: str) -> None:
+        """From now on these hosts show another host key than before."""
+        self._nft(f"add element inet {self._table} rekeyed {{ {', '.join(addresses)} }}")
+
     def mend(self, *addresses: str) -> None:
-        self._nft(f"delete element inet {self._table} cut {{ {', '.join(addresses)} }}")
+        """These hosts are plugged in and have their first key."""
+        for kind in ("cut", "rekeyed"):
+            elements = f"element inet {self._table} {kind} {{ {', '.join(addresses)} }}"
+            self._nft(f"add {elements}\ndelete {elements}")  # no error where they were not cut
+
+    def sessions(self) -> dict[int, str]:
+        """The sshd processes of open connections (pid, command line)."""
+        return {pid: line for pid, line in self._all_processes().items() if "sshd" in line and "listener" not in line}
 
     def processes(self) -> dict[int, str]:
         """What the hosts run now (pid, command line), the fleet's own processes left out."""
+        found = self._all_processes()
+        return {pid: line for pid, line in found.items() if "sshd" not in line and "create_server" not in line}
+
+    def _all_processes(self) -> dict[int, str]:
         space = Path(f"/proc/{self.process.pid}/ns/pid_for_children").readlink()
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
@@ -85,7 +100,7 @@ class Fleet:
                     found[int(entry.name)] = line
             except OSError:  # ended meanwhile
                 continue
-        return {pid: line for pid, line in found.items() if line and "sshd" not in line and "create_server" not in line}
+        return {pid: line for pid, line in found.items() if line}
 
     @property
     def _table(self) -> str:

@@ -17,7 +17,8 @@ NETWORKS = {
     "drop": 111,  # 1 s after a command has started the connection is cut
     "flood": 112,  # 50 MB of output before the command's own
     "binary": 113,  # bytes that are not UTF-8 before the command's own output
-    "stubborn": 114,  # prints for ever, ignores SIGTERM, SIGHUP and a closed pipe
+    "stubborn": 114,  # prints a line each second for ever, ignores SIGTERM, SIGHUP and a closed pipe
+    "endless": 115,  # prints for ever, as fast as it can
 }
 BY_THE_NETWORK = ("no_banner", "refused", "blackhole", "unreachable", "flapping", "new_key")  # need nftables, so root
 
@@ -29,6 +30,7 @@ _FORCED = {
     "drop": '(sleep 1; kill -9 $PPID) & exec /bin/sh -c "$SSH_ORIGINAL_COMMAND; sleep 2"',
     "flood": f"head -c 50000000 /dev/zero | tr '\\0' x; {_RUN}",
     "binary": f"printf '\\377\\376\\0binary\\n'; {_RUN}",
+    "endless": "exec yes",
     "stubborn": "trap '' TERM HUP PIPE INT; while :; do echo alive; sleep 1; done",
 }
 
@@ -73,10 +75,12 @@ def nft_rules(table: str, port: int, other_key: int, silent: int) -> str:
     first_packet = "tcp flags & (syn | ack) == syn"
     return f"""table inet {table} {{
 set cut {{ type ipv4_addr; }}
+set rekeyed {{ type ipv4_addr; }}
 set refused_once {{ type ipv4_addr; flags dynamic; size 65535; }}
 chain before_routing {{ type nat hook output priority -100;
   {to("no_banner")} redirect to :{silent}
   {to("new_key")} redirect to :{other_key}
+  ip daddr @rekeyed tcp dport {port} redirect to :{other_key}
 }}
 chain arriving {{ type filter hook input priority 0;
   ip saddr @cut drop
