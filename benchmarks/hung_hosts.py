@@ -4,7 +4,7 @@
 
 Both take turns in one run on one engine of so many SLOTS. Printed is, for each, the time until the last healthy host's
 result was stored and until the task had ended; the first pair's ratio should be near 1, and the second may exceed it by
-one timeout.
+one timeout. At the end: what a runner costs that waits for one hung host, of a unit of 30.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.services import Services, call, running_fleet
+import psutil
+
+from benchmarks.services import Services, call, running_fleet, wait_for
 from tests.servers.fleet import Fleet
 
 HUNG_SHARE = 0.01
+WAITING_SECONDS = 20
 
 
 def hosts_of(count: int, hung: int) -> list[str]:
@@ -40,6 +44,25 @@ def seconds(services: Services, task: dict[str, Any]) -> tuple[float, float]:
         cursor = answer["cursor"]
     began = datetime.fromisoformat(task["created_date"])
     return tuple((datetime.fromisoformat(end) - began).total_seconds() for end in (last, task["finished_date"]))  # type: ignore[return-value]
+
+
+def waiting_runner(services: Services) -> float:
+    """Share of a core that a runner takes whose other 29 hosts have finished, over WAITING_SECONDS."""
+    body = {"task_name": "benchmark", "type": "adhoc", "ips": hosts_of(30, 1), "module": "raw", "args": "echo hi"}
+    task_id = call(f"{services.base}/adhoc/", {**body, "timeout": 3 * WAITING_SECONDS, "become": False})["task_id"]
+    url = f"{services.base}/tasks/{task_id}/"
+    wait_for("the healthy hosts", lambda: call(url)["counts"]["success"] == 29)
+    time.sleep(1)
+    (runner,) = [
+        process
+        for process in psutil.Process(services.engine_pid).children(recursive=True)
+        if "runner" in " ".join(process.cmdline())
+    ]
+    before = sum(runner.cpu_times()[:2])
+    time.sleep(WAITING_SECONDS)
+    share = (sum(runner.cpu_times()[:2]) - before) / WAITING_SECONDS
+    wait_for("the task", lambda: call(url)["state"] == "finished")
+    return float(share)
 
 
 def call_page(services: Services, task_id: str, cursor: str) -> dict[str, Any]:
@@ -69,6 +92,7 @@ def main() -> None:
                     assert task["counts"]["success"] == options.hosts - number, task["counts"]
                     assert task["counts"]["timeout"] == number, task["counts"]
                     found[what].append(seconds(services, task))
+            waiting = waiting_runner(services)
         finally:
             services.stop()
     print(
@@ -80,6 +104,7 @@ def main() -> None:
         medians.append(healthy)
         print(f"  {what:10}  last healthy result {healthy:7.1f}   end of the task {whole:7.1f}")
     print(f"  last healthy result with / without hung hosts: {medians[1] / medians[0]:.2f}")
+    print(f"  a runner that waits for one hung host: {100 * waiting:.2f}% of a core")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 from tests.daemons import ROOT
@@ -16,3 +17,8 @@ def test_the_demo_names_the_sick_hosts_and_ends_with_0() -> None:
     for sick in ("127.108.0.1  timeout", "127.108.0.2  timeout", "127.108.0.3  timeout", "127.107.0.1  unreachable"):
         assert sick in ended.stdout
     assert "127.109.0.1  timeout" in ended.stdout
+    for task in ("shell", "say who it is"):
+        blame = (
+            rf"running '{task}' for \d+ s on engine demo, no output for \d+ s; 2\d of the unit's 30 hosts had finished"
+        )
+        assert re.search(blame, ended.stdout)
