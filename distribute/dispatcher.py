@@ -1,7 +1,7 @@
 """The dispatcher process: the one place where it is decided what runs next, and where what is over is ended.
 
 Of all replicas one leads. It publishes waiting units as the window allows and tells Kafka of them; with the database as
-the queue it only publishes. It takes engines for dead, settles their units, and finishes tasks.
+the queue it only publishes. It takes engines for dead, settles their units, finishes tasks, and deletes expired ones.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from distribute.errors import NotLeading
 from distribute.leadership import Leadership
 from distribute.outbox import Outbox
 from distribute.publisher import Publisher
+from distribute.retention import Retention
 from distribute.store import dispatch
 from distribute.store.dispatch import Glance
 
 # All waits of an idle leader together make less than four statements a second: 1 / IDLE + 1 / BEAT + 1 / LOOK.
-BUSY_SECONDS = 0.2  # units wait, and there is no room for them
+BUSY_SECONDS = 0.2  # units wait, and there is no room for them; or there is more to delete
 IDLE_SECONDS = 0.4  # nothing waits
 STANDBY_SECONDS = 0.5
 OUTBOX_SECONDS = 5.0
@@ -83,6 +84,7 @@ class Dispatcher:
         self._database = Database(config.database, answer_timeout_seconds=ANSWER_SECONDS, pool_size=1)
         self._leadership = Leadership(self._database)
         self._dead_engines = DeadEngines(self._database, config.engine.lease_seconds)
+        self._retention = Retention(self._database, config.distribute.retention_days)
         self._outbox = Outbox()
         self._last_key = 0  # of the task that had the last turn
         self._look_at = self._outbox_at = 0.0
@@ -128,6 +130,8 @@ class Dispatcher:
         if self._publisher is not None and time.monotonic() >= self._outbox_at:
             self._send_due(self._publisher)
             self._outbox_at = time.monotonic() + OUTBOX_SECONDS
+        has_more = self._retention.keep(self._leadership.fence)
+        idle_seconds = BUSY_SECONDS if has_more else IDLE_SECONDS
         glance = self._database.read(dispatch.glance)
         if glance.has_cancelled:
             self._database.write(dispatch.end_cancelled)
@@ -135,9 +139,9 @@ class Dispatcher:
             self._finish_tasks()
         if glance.is_held:
             self._hold(glance)
-            return IDLE_SECONDS
+            return idle_seconds
         if not glance.has_waiting:
-            return IDLE_SECONDS
+            return idle_seconds
         return 0.0 if self._may_publish(glance) and self._publish(glance) else BUSY_SECONDS
 
     def _begin_to_lead(self) -> None:
