@@ -181,6 +181,9 @@ class EngineSettings:
         written="",
     )
     state_dir: Path = options.folder("data/engine", "What this engine keeps on disk.")
+    spool_size: int = options.integer(
+        1000, 1, 1_000_000, "MB of results that are kept on disk while the database is away; then nothing is claimed."
+    )
     lease_seconds: int = options.integer(30, 2, 3600, "An engine without a sign of life for so long is taken for dead.")
     drain_seconds: int = options.integer(600, 0, 86_400, "Longest wait for running units at a stop, seconds.")
     allow_local: bool = options.switch(False, "yes: tasks may run on the engine itself.")

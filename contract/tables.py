@@ -124,6 +124,7 @@ host_result = _table(
     sa.Column("started_at", Moment),
     sa.Column("finished_at", Moment),
     sa.Column("detail", Json),
+    sa.Column("late", sa.Boolean, nullable=False, server_default="0"),  # came when the host counted as lost already
     sa.UniqueConstraint("task_key", "host", name="host_once_a_task"),
     sa.Index("host_result_by_task", "task_key", "id"),
     sa.Index("host_result_by_unit", "unit_id", "status"),

@@ -5,13 +5,16 @@ Each change is one conditional UPDATE by primary key; the row count says who won
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
 from contract.database import now
 from contract.states import FINAL_STATUSES, OPEN_STATUSES, HostStatus, UnitState
-from contract.tables import host_result, unit
+from contract.tables import host_result, task, unit
+
+REPORT, RERUN = "report", "rerun"  # a request's on_engine_loss
+MAX_ATTEMPTS = 3  # of a unit; then what is left of it is lost, whatever the request says
 
 
 def count_by_status(connection: sa.Connection, unit_id: int) -> dict[str, int]:
@@ -58,6 +61,37 @@ def hand_back(connection: sa.Connection, unit_id: int, incarnation: str) -> bool
     return returned.rowcount == 1
 
 
+def give_back(
+    connection: sa.Connection, unit_id: int, incarnation: str, row_ids: Collection[int] | None = None
+) -> bool:
+    """running -> waiting for another attempt, with these rows of host_result; None: all without a final status.
+
+    The caller knows that nothing was started on these hosts, or that the request allows a second start. False when
+    the incarnation does not hold the unit: then nothing was changed.
+    """
+    returned = connection.execute(
+        sa.update(unit)
+        .where(unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == incarnation)
+        .values(state=UnitState.WAITING, attempt=unit.c.attempt + 1, incarnation=None, begun_at=None, published_at=None)
+    )
+    if returned.rowcount != 1:
+        return False
+    again = sa.update(host_result).where(host_result.c.unit_id == unit_id, host_result.c.status.in_(OPEN_STATUSES))
+    if row_ids is not None:
+        again = again.where(host_result.c.id.in_(sorted(row_ids)))
+    nothing_yet = dict.fromkeys(("stuck_task", "stage", "since", "started_at", "engine"))
+    connection.execute(again.values(status=HostStatus.QUEUED, attempt=host_result.c.attempt + 1, **nothing_yet))
+    return True
+
+
+def recount(connection: sa.Connection, unit_id: int) -> None:
+    """Write the counters of an ended unit anew, where its hosts' statuses were changed after its end."""
+    counts = count_by_status(connection, unit_id)
+    connection.execute(
+        sa.update(unit).where(unit.c.id == unit_id).values({status: counts.get(status, 0) for status in FINAL_STATUSES})
+    )
+
+
 def lose_open_hosts(connection: sa.Connection, unit_id: int, reason: str) -> int:
     """Every host of the unit without a final status ends as lost, with the reason; returns how many."""
     lost = connection.execute(
@@ -79,16 +113,37 @@ def held_units(connection: sa.Connection, incarnations: Sequence[str]) -> list[t
 
 
 def settle(connection: sa.Connection, unit_id: int, incarnation: str, begun: bool, reason: str) -> None:
-    """End what an incarnation that is gone for good has left: not begun goes back whole, begun ends with losses."""
+    """End what an incarnation that is gone for good has left, as the request's on_engine_loss says.
+
+    Not begun goes back whole. Of a begun unit what has no result is lost, with the reason, or runs again.
+    """
     if not begun:
         hand_back(connection, unit_id, incarnation)
         return
     # The unit's row first: its lock keeps a second settler out, and rows are taken in the same order everywhere.
     held = connection.execute(
-        sa.select(unit.c.id)
+        sa.select(unit.c.task_key, unit.c.attempt)
         .where(unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == incarnation)
         .with_for_update()
     ).first()
-    if held is not None:
-        lose_open_hosts(connection, unit_id, reason)
-        end_unit(connection, unit_id, incarnation)
+    if held is None:
+        return
+    if _on_engine_loss(connection, held.task_key) == RERUN:
+        if held.attempt < MAX_ATTEMPTS and any(s in OPEN_STATUSES for s in count_by_status(connection, unit_id)):
+            give_back(connection, unit_id, incarnation)
+            return
+        reason = f"{reason} {last_attempt(held.attempt)}"
+    lose_open_hosts(connection, unit_id, reason)
+    end_unit(connection, unit_id, incarnation)
+
+
+def _on_engine_loss(connection: sa.Connection, task_key: int) -> str:
+    try:
+        options = connection.execute(sa.select(task.c.options).where(task.c.key == task_key)).scalar_one()
+        return str(options["on_engine_loss"])
+    except (ValueError, TypeError, KeyError):  # of an older release, or no options at all
+        return REPORT
+
+
+def last_attempt(attempt: int) -> str:
+    return f"This was attempt {attempt} of {MAX_ATTEMPTS}."

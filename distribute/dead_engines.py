@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+import sqlalchemy as sa
+
 from contract import units
 from contract.database import Database
 from contract.states import EngineState
@@ -53,10 +55,15 @@ class DeadEngines:
 
     def _settle(self, held: HeldUnit) -> None:
         reason = self._reason(held)
-        self._database.write(
-            lambda connection: units.settle(connection, held.id, held.incarnation, held.is_begun, reason)
-        )
-        log.warning("a unit of a gone engine is settled", extra={"unit": held.id, "begun": held.is_begun})
+
+        def settle(connection: sa.Connection) -> bool:
+            gone = dispatch.is_gone(connection, held.incarnation)
+            if gone:
+                units.settle(connection, held.id, held.incarnation, held.is_begun, reason)
+            return gone
+
+        if self._database.write(settle):
+            log.warning("a unit of a gone engine is settled", extra={"unit": held.id, "begun": held.is_begun})
 
     def _reason(self, held: HeldUnit) -> str:
         """For the hosts without a result of a unit that was begun."""

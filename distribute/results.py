@@ -82,6 +82,7 @@ def task_host_item(row: Row, task: Row) -> Item:
         "tasks_ok": row.tasks_ok,
         "tasks_total": row.tasks_total,
         "stopped_on_host": row.stopped_on_host,
+        "late": bool(row.late),
         "started_date": moment(row.started_at),
         "tasks": (row.detail or {}).get("tasks"),
     }

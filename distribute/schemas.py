@@ -127,6 +127,10 @@ class Submission(Request):
     on_timeout: Literal["stop", "leave"] = Field(
         "stop", description="what becomes of the command on the host at a timeout: TERM and KILL, or nothing"
     )
+    on_engine_loss: Literal["report", "rerun"] = Field(
+        "report",
+        description="hosts without a result when their engine is gone: report as lost, or rerun, twice at most",
+    )
 
 
 class AdhocSubmission(Submission):
@@ -297,6 +301,7 @@ class TaskHostOut(AdhocOut):
     tasks_ok: int | None
     tasks_total: int | None
     stopped_on_host: Literal["yes", "no", "unknown"] | None
+    late: bool = Field(description="the result came when the host counted as lost already")
     started_date: Moment | None
     tasks: list[dict[str, Any]] | None = Field(description="of a playbook: each task with its status and seconds")
 

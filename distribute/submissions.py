@@ -129,6 +129,7 @@ def _options(request: Submission, config: Config, **own: bool | int | None) -> d
         "unit_hosts": request.unit_hosts or config.engine.number,
         "host_timeout": request.host_timeout,
         "on_timeout": request.on_timeout,
+        "on_engine_loss": request.on_engine_loss,
         "strategies": [],
         **own,
     }
@@ -136,7 +137,8 @@ def _options(request: Submission, config: Config, **own: bool | int | None) -> d
 
 def _hash(request: Submission) -> str:
     """Of the request as it was understood: the spelling and order of hosts, and given defaults, make no other one."""
-    fields = request.model_dump(exclude={"task_id", "ips", "playbook_content"})
+    # Without defaults, so that a field of a later release changes no older request.
+    fields = request.model_dump(exclude={"task_id", "ips", "playbook_content"}, exclude_defaults=True)
     fields["ips"] = sorted(request.ips.names)
     if isinstance(request, PlaybookSubmission):
         fields["playbook_content"] = request.playbook_content.text

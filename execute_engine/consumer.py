@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import uuid
 from contextlib import ExitStack
+from pathlib import Path
 
 from contract import processes, signals
 from contract.config import Config
 from contract.database import Database
 from contract.supervised import Lifeline
-from execute_engine import scratch, slots, stops
+from execute_engine import outbox, results, scratch, slots, spool, stops
 from execute_engine.database_thread import DatabaseThread
 from execute_engine.engine_row import EngineRow
-from execute_engine.errors import LauncherError, LeaseLost, StopRequested, TwinError
+from execute_engine.errors import LauncherError, LeaseLost, SpoolError, StopRequested, TwinError
 from execute_engine.former import kill_former
 from execute_engine.launcher_client import LauncherClient
 from execute_engine.loop import Loop, Parts
@@ -39,7 +40,7 @@ def main(config: Config, lifeline: Lifeline, *, runner: str = "execute_engine.ru
                 _run(config, lifeline, stop_signals, patience, runner)
         except StopRequested as exc:
             log.info("stopped", extra={"reason": str(exc)})
-        except (LauncherError, LeaseLost, TwinError) as exc:
+        except (LauncherError, LeaseLost, SpoolError, TwinError) as exc:
             log.error("the engine cannot go on", extra={"reason": str(exc)})
             return 1
     return 0
@@ -60,6 +61,8 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
             scratch.sweep(gone)
         await_database(database, patience)
         refuse_twins(row, former, settings, patience)
+        spool_dir = settings.state_dir / "spool"
+        _replay(spool_dir, database, patience)  # before what has no result is settled
         _settle(former, row, patience)
 
         launcher = LauncherClient(state_dir=settings.state_dir, incarnation=incarnation, runner=runner)
@@ -83,11 +86,25 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
         database_thread = DatabaseThread(wakeup.set)
         database_thread.start()
         store = Store(database, incarnation, config)
-        parts = Parts(row, store, database_thread, launcher, subscription, size, lifeline, stop_signals, wakeup)
+        results_on_disk = spool.Spool(spool_dir, incarnation, settings.spool_size * 1_000_000)
+        parts = Parts(
+            row, store, database_thread, launcher, subscription, size, results_on_disk, lifeline, stop_signals, wakeup
+        )
         try:
             Loop(config, incarnation, parts).run()
         finally:
             launcher.close()  # before anything else: what runs must not go on without us
+
+
+def _replay(directory: Path, database: Database, patience: Patience) -> None:
+    """Store the results that former runs of this engine have left on disk. Raises SpoolError."""
+    for leftover in spool.leftovers(directory):
+        rows = sorted(leftover.rows, key=lambda row: row.id)
+        for start in range(0, len(rows), outbox.MAX_ROWS):
+            batch = rows[start : start + outbox.MAX_ROWS]
+            patience.insist(lambda: results.store(database, leftover.incarnation, batch))  # noqa: B023
+        log.warning("results of a former run are stored", extra={"rows": len(rows), "from": leftover.path.name})
+        leftover.discard()
 
 
 def _settle(former: list[str], row: EngineRow, patience: Patience) -> None:

@@ -18,9 +18,13 @@ ALIVE = (EngineState.LIVE, EngineState.DRAINING)
 
 @dataclass(frozen=True)
 class Beat:
-    """lives is False when the incarnation was declared dead; held: the units it holds by the database, id -> begun."""
+    """lives is False when the incarnation was declared dead and another one has taken its place.
+
+    revived: it was declared dead, and is taken back. held: the units it holds by the database, id -> begun.
+    """
 
     lives: bool
+    revived: bool
     held: dict[int, bool]
 
 
@@ -80,18 +84,36 @@ class EngineRow:
         self._database.write(register)
 
     def beat(self, state: EngineState, free_slots: int, missing: str | None) -> Beat:
-        """Prove that this incarnation lives, and read what it holds."""
+        """Prove that this incarnation lives, and read what it holds.
+
+        One that was declared dead while it was paused comes back: what it held is settled, what it claims is its own.
+        """
+
+        values = {
+            "beat": engine.c.beat + 1,
+            "beat_at": now(),
+            "state": state,
+            "free_slots": free_slots,
+            "missing": missing,
+        }
+        mine = sa.update(engine).where(engine.c.incarnation == self._incarnation)
 
         def beat(connection: sa.Connection) -> Beat:
-            beaten = connection.execute(
-                sa.update(engine)
-                .where(engine.c.incarnation == self._incarnation, engine.c.state != EngineState.DEAD)
-                .values(beat=engine.c.beat + 1, beat_at=now(), state=state, free_slots=free_slots, missing=missing)
-            )
+            beaten = connection.execute(mine.where(engine.c.state != EngineState.DEAD).values(values)).rowcount == 1
+            revived = False
+            if not beaten and not self._has_successor(connection):
+                beaten = revived = connection.execute(mine.values(values)).rowcount == 1
             held = units.held_units(connection, [self._incarnation])
-            return Beat(beaten.rowcount == 1, {unit_id: begun for unit_id, _, begun in held})
+            return Beat(beaten, revived, {unit_id: begun for unit_id, _, begun in held})
 
         return self._database.write(beat)
+
+    def _has_successor(self, connection: sa.Connection) -> bool:
+        """Another incarnation of this engine lives, here or on another machine."""
+        others = sa.select(engine.c.incarnation).where(
+            engine.c.id == self._engine_id, engine.c.incarnation != self._incarnation, engine.c.state.in_(ALIVE)
+        )
+        return connection.execute(others).first() is not None
 
     def _settle(self, unit_id: int, incarnation: str, begun: bool, reason: str) -> None:
         self._database.write(lambda connection: units.settle(connection, unit_id, incarnation, begun, reason))

@@ -33,3 +33,7 @@ class KeyFileError(EngineError):
 
 class RunnerError(EngineError):
     """A unit cannot be run as it was asked for, or Ansible cannot be loaded; the text says what to do."""
+
+
+class SpoolError(EngineError):
+    """Results could not be kept on disk, or kept ones not be read back; the text says what to do."""

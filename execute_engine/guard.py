@@ -8,6 +8,8 @@ Who kills whom:
 | the runner crashes or is killed         | guard: at once                       | runner_died                |
 | a process of the unit takes too much    | guard: at once                       | memory                     |
 | memory                                  |                                      |                            |
+| no beat of the engine for 5/6 of its    | guard: at once, as it may run again  | lease                      |
+| lease (on_engine_loss: rerun)           | elsewhere                            |                            |
 | the unit's deadline comes               | guard: 3 s after its order to end    | deadline                   |
 | the consumer orders a stop              | guard: 3 s after its order to end    | stopped                    |
 | the consumer dies (EOF of control)      | guard: at once                       | nobody is there to be told |
@@ -56,7 +58,7 @@ RunnerMain = Callable[[socket.socket, int], None]
 class Report:
     """The guard's one message over control."""
 
-    ended: str  # finished | deadline | stopped | memory | runner_died | launcher_died | consumer_died
+    ended: str  # finished | deadline | stopped | memory | lease | runner_died | launcher_died | consumer_died
     runner_exit: int | None  # exit code, or minus the signal; None: it was not started, or could not be killed
     left: tuple[int, ...]  # pids that could not be killed
 
@@ -65,7 +67,8 @@ class Guard:
     """Runs in the process that the launcher forked for it.
 
     events belongs to the runner: closed here once it is started, so that its EOF is the runner's. control comes from
-    the consumer: {"stop": reason} frames, and EOF when it is gone. life is a pipe whose EOF says that the launcher is.
+    the consumer: {"stop": reason} and {"lease_until": monotonic} frames, and EOF when it is gone. life is a pipe whose
+    EOF says that the launcher is.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Guard:
         unit_id: int,
         timeout_seconds: float,
         memory_bytes: int,
+        lease_until: float | None = None,
         *,
         events: socket.socket,
         control: socket.socket,
@@ -83,6 +87,7 @@ class Guard:
         self._deadline = time.monotonic() + timeout_seconds
         self._unit_id = unit_id
         self._memory_bytes = memory_bytes
+        self._lease_until = float("inf") if lease_until is None else lease_until
         self._events = events
         self._control = control
         self._life = life
@@ -139,7 +144,7 @@ class Guard:
             poll.register(source, select.POLLIN)
         ordered, until = "", self._deadline
         while True:
-            seconds = min(until - time.monotonic(), MEMORY_LOOK_SECONDS)
+            seconds = min(until - time.monotonic(), self._lease_until - time.monotonic(), MEMORY_LOOK_SECONDS)
             ready = {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
             self._reap()
             if self._runner_exit is not None:
@@ -151,6 +156,8 @@ class Guard:
                 return "consumer_died"
             if processes.resident_bytes(self._runner_pid) > self._memory_bytes:
                 return "memory"
+            if time.monotonic() >= self._lease_until:
+                return "lease"
             if time.monotonic() >= until:
                 if ordered:
                     return ordered
@@ -164,10 +171,16 @@ class Guard:
             data = self._control.recv(65536, socket.MSG_DONTWAIT)
             if not data:
                 return None
-            return next((str(frame["stop"]) for frame in self._decoder.feed(data)), "")
+            stop = ""
+            for frame in self._decoder.feed(data):
+                if "lease_until" in frame:
+                    self._lease_until = float(frame["lease_until"])
+                else:
+                    stop = stop or str(frame["stop"])
+            return stop
         except BlockingIOError:
             return ""
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def _order_end(self, reason: str) -> float:

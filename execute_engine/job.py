@@ -41,6 +41,7 @@ class Job:
     host_timeout_seconds: float | None = None  # of one host, from its first connection attempt
     task_timeout_seconds: float | None = None  # of one task on one host
     memory_bytes: int = 2_000_000_000  # no process of the unit may hold more
+    on_engine_loss: str = "report"  # or rerun: hosts without a result may run again
     on_timeout: str = "stop"  # or leave: what becomes of the command on a host whose time is over
     module: str = ""
     args: str | dict[str, Any] = ""

@@ -4,8 +4,9 @@
 end of a SEQPACKET socket pair. Frames as in events.py:
 
     first of all   {"ready": [plugin, ...]} or {"failed": reason}
-    to it          {"request": n, "unit": id, "timeout_seconds": s, "memory_bytes": n}, with two
-                   descriptors: the runner's end of the events socket and the guard's end of the control socket
+    to it          {"request": n, "unit": id, "timeout_seconds": s, "memory_bytes": n,
+                    "lease_until": monotonic or null}, with two descriptors: the runner's end of the events socket and
+                   the guard's end of the control socket
     from it        {"request": n, "guard": pid} or {"request": n, "refused": reason}
                    {"guard": pid, "exit": code or -signal, "left": [pid, ...]} for a guard that did not end well, when
                    everything of it is gone or has to be given up
@@ -108,6 +109,7 @@ class Launcher:
             request["unit_id"],
             request["timeout_seconds"],
             request["memory_bytes"],
+            request["lease_until"],
             events=socket.socket(fileno=events),
             control=socket.socket(fileno=control),
             life=self._life,

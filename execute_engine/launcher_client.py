@@ -113,9 +113,10 @@ class LauncherClient:
                 raise LauncherError("the launcher ended before it had loaded Ansible: its log says why")
             self._wait(deadline, f"the launcher did not load {self._runner} in {START_SECONDS:.0f} s")
 
-    def launch(self, job: Job) -> UnitProcess:
+    def launch(self, job: Job, lease_until: float | None = None) -> UnitProcess:
         """Start a guard and a runner, which waits for its Job on events. Blocks until then, at most LAUNCH_SECONDS.
 
+        At lease_until, monotonic, the guard ends the unit, unless UnitProcess.extend_lease() puts it off.
         Raises LauncherError; then the Job was not handed over, so that nothing of this unit has run or will run.
         """
         deadline = time.monotonic() + LAUNCH_SECONDS
@@ -123,7 +124,7 @@ class LauncherClient:
         control, guards_end = socket.socketpair()
         try:
             with runners_end, guards_end:
-                self._ask(job, runners_end, guards_end)
+                self._ask(job, lease_until, runners_end, guards_end)
             guard_pid = self._await_answer(deadline)
         except BaseException:
             events.close()
@@ -134,7 +135,7 @@ class LauncherClient:
         unit = self._units[guard_pid] = UnitProcess(job, guard_pid, events, control)
         return unit
 
-    def _ask(self, job: Job, runners_end: socket.socket, guards_end: socket.socket) -> None:
+    def _ask(self, job: Job, lease_until: float | None, runners_end: socket.socket, guards_end: socket.socket) -> None:
         if self._socket is None:
             raise LauncherError("the launcher is dead: start() it first")
         self._request += 1
@@ -144,6 +145,7 @@ class LauncherClient:
             "unit_id": job.unit_id,
             "timeout_seconds": job.timeout_seconds,
             "memory_bytes": job.memory_bytes,
+            "lease_until": lease_until,
         }
         descriptors = [runners_end.fileno(), guards_end.fileno()]
         try:

@@ -7,9 +7,11 @@ main loop (here)                slots, units, timers; the only one that decides;
 
 from __future__ import annotations
 
+import functools
 import logging
 import select
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 
 from contract.config import Config
@@ -25,6 +27,7 @@ from execute_engine.launcher_client import LauncherClient
 from execute_engine.progress import Progress
 from execute_engine.running import RunningUnits
 from execute_engine.slots import Slots
+from execute_engine.spool import Spool
 from execute_engine.stops import Stops
 from execute_engine.store import Claimed, NoRoom, Store
 from execute_engine.subscription import Delivery, Subscription
@@ -32,6 +35,7 @@ from execute_engine.timer import Timer
 from execute_engine.wakeup import Wakeup
 
 BEATS_A_LEASE = 6
+LEASE_SHARE = 5 / 6  # without a beat for so much of it, what may run again elsewhere is ended here
 STOPS_SECONDS = 1.0  # between two looks at which units are to be stopped
 REPORT_SECONDS = 1.0  # between two reports to the supervisor and to the heartbeat
 STORE_SECONDS = 60.0  # at the end of a drain: for stopped units to end and their results to be stored
@@ -51,6 +55,7 @@ class Parts:
     launcher: LauncherClient
     subscription: Subscription | None  # None: the database is the queue
     slots: Slots
+    spool: Spool
     lifeline: Lifeline
     stops: Stops
     wakeup: Wakeup
@@ -64,11 +69,14 @@ class Loop:
         self._incarnation = incarnation
         self._parts = parts
         self._slots = parts.slots
-        self._running = RunningUnits(parts.launcher, parts.database, parts.store, parts.slots, self._unit_ended)
+        self._running = RunningUnits(
+            parts.launcher, parts.database, parts.store, parts.slots, parts.spool, self._unit_ended
+        )
         self._brake = Brake()
         self._claims = Claims(has_kafka=parts.subscription is not None)
         self._beat = Timer(config.engine.lease_seconds / BEATS_A_LEASE)
         self._beating = False
+        self._late_ids: set[int] = set()
         self._stop_look = Timer(STOPS_SECONDS)
         self._looking_for_stops = False
         self._report = Timer(REPORT_SECONDS)
@@ -85,6 +93,7 @@ class Loop:
 
     def run(self) -> None:
         """Until a stop signal came and the units have ended. Raises LeaseLost."""
+        self._running.extend_lease(time.monotonic() + LEASE_SHARE * self._config.engine.lease_seconds)
         while not self._over():
             self._turn(self._poll())
         row, database = self._parts.row, self._parts.database
@@ -125,7 +134,7 @@ class Loop:
     # --- claims
 
     def _may_claim(self) -> bool:
-        return self._state == EngineState.LIVE and self._parts.launcher.alive
+        return self._state == EngineState.LIVE and self._parts.launcher.alive and self._running.spool_problem() is None
 
     def _claim_at(self) -> float:
         due_at = self._claims.due_at(self._slots.room()) if self._may_claim() else None
@@ -199,19 +208,37 @@ class Loop:
     def _send_beat(self) -> None:
         self._beating = True
         row, state, free_slots, missing = self._parts.row, self._state, self._slots.free, self._missing()
-        self._parts.database.submit("beat", lambda: row.beat(state, free_slots, missing), self._beaten, urgent=True)
 
-    def _beaten(self, beat: Beat) -> None:
+        def beat() -> tuple[float, Beat]:
+            begun = time.monotonic()  # the lease counts from before the statement, whenever its answer comes
+            return begun, row.beat(state, free_slots, missing)
+
+        self._parts.database.submit("beat", beat, self._beaten, urgent=True)
+
+    def _beaten(self, answer: tuple[float, Beat]) -> None:
         """Raises LeaseLost. What the database says we hold and what runs here is made the same."""
         self._beating = False
+        begun, beat = answer
         if not beat.lives:
-            raise LeaseLost("this incarnation was declared dead: its beat did not move for [Exec_Engine] LEASE_SECONDS")
+            raise LeaseLost("this incarnation was declared dead, and another one of this engine lives")
+        if beat.revived:
+            log.warning("this engine counted as dead and is taken back: its units were settled meanwhile")
+        self._running.extend_lease(begun + LEASE_SHARE * self._config.engine.lease_seconds)
         if self._claims.searching:
             return  # its unit may be held already, and not yet known here
         for unit_id in beat.held.keys() - self._running.ids:
             self._running.settle(unit_id, beat.held[unit_id])
-        for unit_id in self._running.begun_ids - beat.held.keys():
+        if taken := self._running.begun_ids - beat.held.keys() - self._late_ids:
+            look = functools.partial(self._parts.store.settled_as_lost, taken)
+            self._parts.database.submit("look for settled units", look, functools.partial(self._sort_out, taken))
+
+    def _sort_out(self, taken: Set[int], late: Set[int]) -> None:
+        """Units that we do not hold any more: those that only count as lost go on, their results come late."""
+        self._late_ids |= late
+        for unit_id in (taken - late) & self._running.begun_ids:
             self._running.stop(unit_id, "the unit was taken from this engine")
+        if late:
+            log.warning("units that count as lost go on here", extra={"units": sorted(late)})
 
     def _look_for_stops(self) -> None:
         self._looking_for_stops = True
@@ -273,6 +300,7 @@ class Loop:
             self._launcher_problem,
             self._brake.problem(),
             _unkillable_words(self._running.unkillable),
+            self._running.spool_problem(),
             None if room.runner_free else f"RUNNERS ({self._slots.runners}) is reached: no memory for more units",
         ]
         found = "; ".join(problem for problem in problems if problem) or None
@@ -301,6 +329,8 @@ class Loop:
             units=slots.units,
             hosts=used,
             unkillable=len(self._running.unkillable),
+            spooled=self._running.spooled,
+            dropped=self._running.dropped,
             braked=int(self._brake.on),
         )
         try:

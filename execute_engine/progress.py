@@ -16,6 +16,8 @@ class Progress:
     units: int
     hosts: int  # running
     unkillable: int  # processes that outlived their unit
+    spooled: int  # results on disk that the database does not have
+    dropped: int  # results of units that were given to another engine
     braked: int  # 1: it tries one unit now and then, because its own ended unreachable and others' did not
 
 

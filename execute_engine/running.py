@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import time
@@ -10,13 +11,15 @@ from dataclasses import dataclass
 
 from contract import processes
 from contract.database import now
-from contract.states import HostStatus
+from contract.states import FINAL_STATUSES, HostStatus
+from contract.units import RERUN
 from execute_engine.conversation import Conversation
 from execute_engine.database_thread import DatabaseThread
-from execute_engine.errors import LauncherError
+from execute_engine.errors import LauncherError, SpoolError
 from execute_engine.launcher_client import LauncherClient
 from execute_engine.outbox import Outbox
 from execute_engine.slots import Slots
+from execute_engine.spool import Spool
 from execute_engine.store import Claimed, Store
 from execute_engine.timer import Timer
 from execute_engine.unit import NOT_LAUNCHED, HostRow, NewHostKey, RunnerLog, Unit
@@ -45,6 +48,7 @@ class RunningUnits:
         database: DatabaseThread,
         store: Store,
         slots: Slots,
+        spool: Spool,
         unit_ended: Callable[[int, int], None],
     ) -> None:
         """unit_ended(hosts, unreachable) is called for each unit whose end was stored."""
@@ -55,7 +59,12 @@ class RunningUnits:
         self._slots = slots
         self._runs: dict[int, _Run] = {}
         self._leaving: set[int] = set()  # claimed and not to be started
+        self._lease_until = 0.0
         self._unkillable: dict[int, dict[int, int]] = {}  # of ended units: their processes, pid -> start time
+        self._spool = spool
+        self._unspooled: list[HostRow] = []  # final rows that the disk did not take; the outbox has them too
+        self._spool_problem: str | None = None
+        self.dropped = 0  # results of units that were given to others
         self._outbox = Outbox()
         self._new_keys: list[NewHostKey] = []
         self._collect = Timer(COLLECT_SECONDS)
@@ -69,6 +78,18 @@ class RunningUnits:
     def unkillable(self) -> list[int]:
         """The pids of processes that outlived their unit because no signal ends them; they keep their slots."""
         return [pid for left in self._unkillable.values() for pid in left]
+
+    def spool_problem(self) -> str | None:
+        """Why nothing should be claimed: what comes back could not be kept while the database is away."""
+        if self._spool_problem is None and self._spool.full:
+            size = f"{self._spool.size_bytes // 10**6} MB"
+            return f"the spool has reached SPOOL_SIZE ({size}): results wait for the database"
+        return self._spool_problem
+
+    @property
+    def spooled(self) -> int:
+        """Results on disk that the database does not have."""
+        return self._spool.pending
 
     @property
     def begun_ids(self) -> Set[int]:
@@ -112,6 +133,13 @@ class RunningUnits:
             lambda _: self._leaving.discard(unit_id),
         )
 
+    def extend_lease(self, until: float) -> None:
+        """Units that may run again elsewhere live until this monotonic moment, unless this is called again."""
+        self._lease_until = until
+        for run in self._runs.values():
+            if run.process is not None and run.unit.job.on_engine_loss == RERUN:
+                run.process.extend_lease(until)
+
     def stop(self, unit_id: int, reason: str, status: HostStatus = HostStatus.CANCELLED) -> None:
         """Have the unit's processes end within seconds; its hosts without a result end with the status."""
         run = self._runs[unit_id]
@@ -122,8 +150,9 @@ class RunningUnits:
                 run.process.stop(reason)
 
     def stop_all(self, reason: str) -> None:
+        """The engine is to end: what may not run again is lost, the rest goes back."""
         for unit_id in self._runs:
-            self.stop(unit_id, reason)
+            self.stop(unit_id, reason, HostStatus.LOST)
 
     def sources(self) -> Iterator[tuple[int, int]]:
         """Descriptors to poll, with the events to wait for."""
@@ -151,6 +180,8 @@ class RunningUnits:
             for end in self._launcher.collect():
                 self._ended(end)
             self._look_after_unkillable()
+            if self._spool_problem is not None:
+                self._try_spool_again()
         if self._look.due(moment):
             for run in self._runs.values():
                 self._put(run.unit.running_rows(moment))
@@ -164,17 +195,19 @@ class RunningUnits:
             log.error("a unit was taken away before it was begun", extra={"unit": unit.id})
             self._forget(unit)
         elif unit.stop_reason:
-            self._end_without_process(unit, "stopped", unit.stop_reason)
+            self._end_without_process(unit, "stopped")
         else:
             self._launch(run)
 
     def _launch(self, run: _Run) -> None:
         unit = run.unit
         try:
-            run.process = self._launcher.launch(unit.job)
+            lease_until = self._lease_until if unit.job.on_engine_loss == RERUN else None
+            run.process = self._launcher.launch(unit.job, lease_until)
         except LauncherError as exc:
             log.error("a unit could not be started", extra={"unit": unit.id, "error": str(exc)})
-            self._end_without_process(unit, NOT_LAUNCHED, str(exc))
+            unit.stop(str(exc), HostStatus.LOST)
+            self._end_without_process(unit, NOT_LAUNCHED)
             return
         run.conversation = Conversation(run.process.events, unit.job)
         run.conversation.send()
@@ -186,8 +219,7 @@ class RunningUnits:
         }
         log.info("unit started", extra=facts)
 
-    def _end_without_process(self, unit: Unit, cause: str, reason: str) -> None:
-        unit.stop(reason)
+    def _end_without_process(self, unit: Unit, cause: str) -> None:
         unit.ended(cause, None)
         unit.read_to_end()
         self._finish(unit)
@@ -201,18 +233,18 @@ class RunningUnits:
             events = []
             log.error("a runner sent what is no event", extra={"unit": run.unit.id, "error": str(exc)})
             self.stop(run.unit.id, "its runner sent what is no event", HostStatus.LOST)
-        for event in events:
-            self._take_in(run.unit, run.unit.handle(event, moment))
+        self._take_in(run.unit, [outcome for event in events for outcome in run.unit.handle(event, moment)])
         self._slots.keep(run.unit.id, run.unit.hosts_left)
         if conversation.closed:
             run.unit.read_to_end()
             self._finish_if_over(run)
 
     def _take_in(self, unit: Unit, outcomes: list[HostRow | NewHostKey | RunnerLog]) -> None:
+        self._put([outcome for outcome in outcomes if isinstance(outcome, HostRow)])
         for outcome in outcomes:
             if isinstance(outcome, HostRow):
-                self._put([outcome])
-            elif isinstance(outcome, NewHostKey):
+                continue
+            if isinstance(outcome, NewHostKey):
                 self._new_keys.append(outcome)
             else:
                 level = logging.getLevelNamesMapping()[outcome.level.upper()]
@@ -242,7 +274,8 @@ class RunningUnits:
 
     def _finish(self, unit: Unit) -> None:
         """Store what is left, then the end, in this order."""
-        self._put(unit.final_rows(now()))
+        rows, again = unit.conclude(now())
+        self._put(rows)
         self._flush()
         if unit.id not in self._unkillable:
             self._slots.release(unit.id)
@@ -254,7 +287,11 @@ class RunningUnits:
             if not ours:
                 log.error("a unit was taken away before its end", extra={"unit": unit.id})
 
-        self._database.submit("end", lambda: self._store.end(unit.id, free_slots), ended)
+        if again:
+            log.warning("hosts go back to wait for another attempt", extra={"unit": unit.id, "hosts": len(again)})
+            self._database.submit("give back", lambda: self._store.give_back(unit.id, again, free_slots), ended)
+        else:
+            self._database.submit("end", lambda: self._store.end(unit.id, free_slots), ended)
 
     def _look_after_unkillable(self) -> None:
         """The launcher goes on killing them; the slot and the runner's memory are free when they are gone."""
@@ -274,6 +311,8 @@ class RunningUnits:
         self._slots.release(unit.id)
 
     def _put(self, rows: list[HostRow]) -> None:
+        """On the disk first: from here on they outlive this process."""
+        self._append([row for row in rows if row.status in FINAL_STATUSES])
         moment = time.monotonic()
         for row in rows:
             self._outbox.put(row, moment)
@@ -285,8 +324,40 @@ class RunningUnits:
         for batch in self._outbox.take():
             self._save(batch)
 
+    def _append(self, rows: list[HostRow]) -> None:
+        try:
+            self._spool.append(rows)
+        except SpoolError as exc:
+            self._unspooled += rows
+            if self._spool_problem is None:
+                log.error("results cannot be kept on disk, nothing more is claimed", extra={"reason": str(exc)})
+            self._spool_problem = str(exc)
+
+    def _try_spool_again(self) -> None:
+        rows, self._unspooled = self._unspooled, []
+        try:
+            self._spool.probe()
+        except SpoolError as exc:
+            self._unspooled, self._spool_problem = rows, str(exc)
+            return
+        self._spool_problem = None
+        self._append(rows)
+        if self._spool_problem is None:
+            log.info("results are kept on disk again")
+
     def _save(self, batch: tuple[HostRow, ...]) -> None:
-        self._database.submit("save results", lambda: self._store.save(batch), _nothing)
+        def save() -> int:
+            with contextlib.suppress(SpoolError):  # a disk that is full: append() says so
+                self._spool.sync()
+            return self._store.save(batch)
+
+        def saved(dropped: int) -> None:
+            self.dropped += dropped
+            self._spool.stored(batch)
+            stored = {row.id for row in batch if row.status in FINAL_STATUSES}
+            self._unspooled = [row for row in self._unspooled if row.id not in stored]
+
+        self._database.submit("save results", save, saved)
 
 
 def _nothing(_answer: object) -> None:

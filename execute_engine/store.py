@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +73,11 @@ class Store:
         fail_point("begun")
         return begun
 
-    def save(self, rows: Sequence[HostRow]) -> None:
-        """Store a batch of results, as results.store() says."""
-        results.store(self._database, self.incarnation, rows)
+    def save(self, rows: Sequence[HostRow]) -> int:
+        """Store a batch of results, as results.store() says; returns how many were dropped."""
+        dropped = results.store(self._database, self.incarnation, rows)
         fail_point("stored")
+        return dropped
 
     def add_host_keys(self, keys: Sequence[NewHostKey]) -> None:
         """Keep keys that were seen for the first time; a key that is known for its host and type stays as it is."""
@@ -121,6 +122,24 @@ class Store:
             return units.hand_back(connection, unit_id, self.incarnation)
 
         return self._database.write(hand_back)
+
+    def give_back(self, unit_id: int, row_ids: Collection[int], free_slots: int) -> bool:
+        """These hosts wait for another attempt, as units.give_back() says. False when the unit is held no more."""
+
+        def give_back(connection: sa.Connection) -> bool:
+            self._write_free_slots(connection, free_slots)
+            return units.give_back(connection, unit_id, self.incarnation, row_ids)
+
+        given = self._database.write(give_back)
+        fail_point("given-back")
+        return given
+
+    def settled_as_lost(self, unit_ids: Collection[int]) -> set[int]:
+        """Those that somebody has ended for us while we were silent: late results of them still count."""
+        ours = sa.select(unit.c.id).where(
+            unit.c.id.in_(unit_ids), unit.c.state == UnitState.FINISHED, unit.c.incarnation == self.incarnation
+        )
+        return self._database.read(lambda connection: set(connection.scalars(ours)))
 
     def settle(self, unit_id: int, begun: bool, reason: str) -> None:
         """End a unit that we hold and do not run."""
@@ -253,6 +272,7 @@ def job_of(
         host_timeout_seconds=options.get("host_timeout"),  # absent from tasks of the first release
         task_timeout_seconds=options.get("task_timeout"),
         on_timeout=options.get("on_timeout", "stop"),
+        on_engine_loss=options.get("on_engine_loss", units.REPORT),
         module=row.module or "",
         args=json.loads(args) if options["args_are_json"] else args,
         playbook_name=row.playbook_name or "",

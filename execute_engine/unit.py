@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contract.states import FINAL_STATUSES, HostStatus
+from contract.units import MAX_ATTEMPTS, RERUN, last_attempt
 from execute_engine.events import STAGES, HostDone
 from execute_engine.job import Job
 
@@ -83,6 +84,11 @@ class _Host:
     written: tuple[str | None, ...] | None = None  # what its row shows
     written_at: float = 0.0
 
+    @property
+    def begun(self) -> bool:
+        """Something of it may have been started: the runner says so before it starts anything."""
+        return self.task is not None or self.started_at is not None
+
 
 class Unit:
     """row_ids are the hosts' rows. over is True when nothing more can come: its end and the end of its events."""
@@ -106,7 +112,10 @@ class Unit:
         return self._ended is not None and self._read_to_end
 
     def stop(self, reason: str, status: HostStatus = HostStatus.CANCELLED) -> None:
-        """Its processes are being ended: hosts that bring no result get this status and reason."""
+        """Its processes are being ended: hosts that bring no result get this status and reason.
+
+        LOST: the engine ends it, not the client. What was not begun, or may run again, is not reported then.
+        """
         self.stop_reason, self._stop_status = reason, status
 
     def read_to_end(self) -> None:
@@ -136,15 +145,28 @@ class Unit:
                 rows.append(self._row(host, HostStatus.RUNNING))
         return rows
 
-    def final_rows(self, finished_at: datetime) -> list[HostRow]:
-        """For an ended unit: the rows of all hosts that have brought no result. They are done with this."""
+    def conclude(self, finished_at: datetime) -> tuple[list[HostRow], list[int]]:
+        """For an ended unit, of the hosts that have brought no result: final rows, and the ids of those to give back.
+
+        Given back is what was not begun, or may run again, when it is not the unit's time that was over and not its
+        client who ended it. They are done with this.
+        """
         status, reason = self._verdict()
-        rows = []
-        for host in self._open.values():
-            words = reason if self._ended and self._ended[0] == NOT_LAUNCHED else f"{reason}; {_last_seen(host)}"
-            rows.append(self._failed_row(host, status, words, _text_of(finished_at)))
+        again = [host for host in self._open.values() if status == HostStatus.LOST and self._may_go_back(host)]
+        if status == HostStatus.LOST and self.job.attempt >= MAX_ATTEMPTS:
+            reason += f" ({last_attempt(self.job.attempt)})"
+        rows = [
+            self._failed_row(host, status, f"{reason}; {_last_seen(host)}", _text_of(finished_at))
+            for host in self._open.values()
+            if host not in again
+        ]
         self._open.clear()
-        return rows
+        return rows, [host.row_id for host in again]
+
+    def _may_go_back(self, host: _Host) -> bool:
+        cause = self._ended[0] if self._ended else ""
+        may_run_again = self.job.on_engine_loss == RERUN or not host.begun
+        return cause != "finished" and may_run_again and self.job.attempt < MAX_ATTEMPTS
 
     def _verdict(self) -> tuple[HostStatus, str]:
         """The status of a host that brought no result, and why its unit ended without one."""
@@ -158,6 +180,8 @@ class Unit:
             return self._stop_status, f"the unit was stopped: {self.stop_reason}"
         if cause == NOT_LAUNCHED:
             return HostStatus.LOST, f"the unit could not be started: {self.stop_reason}"
+        if cause == "lease":
+            return HostStatus.LOST, "the engine could not reach the database for most of LEASE_SECONDS"
         if cause == "memory":
             allowed = f"{self.job.memory_bytes / 1e6:.0f} MB"
             return HostStatus.LOST, f"a process of the unit held more than {allowed} (RUNNER_MEMORY) and was killed"
@@ -194,9 +218,14 @@ class Unit:
     def _host_done(self, name: str, host: _Host, done: HostDone) -> list[Outcome]:
         if done.status not in FINAL_STATUSES:
             raise ValueError(f"{name}: expected a final status, found {done.status!r}")
+        status = done.status
+        if status == HostStatus.CANCELLED and self._stop_status == HostStatus.LOST:  # by us
+            if self._may_go_back(host):
+                return []
+            status = HostStatus.LOST
         row = self._row(
             host,
-            done.status,
+            status,
             rc=_number(done.rc),
             changed=None if done.changed is None else int(bool(done.changed)),
             stdout=_text(done.stdout),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -24,7 +25,9 @@ class UnitEnd:
     """Every process of the unit is gone, but those in left."""
 
     unit_id: int
-    cause: str  # finished | deadline | stopped | memory | runner_died | guard_died | guard_stuck | launcher_died
+    cause: (
+        str  # finished | deadline | stopped | memory | lease | runner_died | guard_died | guard_stuck | launcher_died
+    )
     runner_exit: int | None  # exit code, or -signal number; None: not known
     left: tuple[int, ...]  # pids that could not be killed
 
@@ -57,6 +60,12 @@ class UnitProcess:
         except OSError as exc:  # gone, or it does not read: then it is killed when it is due
             log.warning("a stop order was not taken", extra={"unit": self.unit_id, "error": str(exc)})
         self._due = min(self._due, time.monotonic() + GRACE_SECONDS + OVERDUE_SECONDS)
+
+    def extend_lease(self, until: float) -> None:
+        """The guard ends the unit at this monotonic moment, unless it hears of a later one. Never blocks."""
+        if self.control is not None:
+            with contextlib.suppress(OSError):  # gone, or it does not read: then the lease ends, or it is killed
+                self.control.send(framing.encode({"lease_until": until}))
 
     def read(self) -> None:
         """Take in the guard's report, and its end."""

@@ -81,6 +81,7 @@ CREATE TABLE host_result (
     started_at DATETIME(6),
     finished_at DATETIME(6),
     detail MEDIUMTEXT,
+    late BOOL NOT NULL DEFAULT 0,
     PRIMARY KEY (id),
     UNIQUE KEY host_once_a_task (task_key, host),
     KEY host_result_by_task (task_key, id),
@@ -135,4 +136,4 @@ CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     PRIMARY KEY (version_num)
 );
-INSERT INTO alembic_version VALUES ('0002');
+INSERT INTO alembic_version VALUES ('0003');

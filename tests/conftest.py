@@ -63,6 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     rounds = 3 if os.environ.get("CI") == "true" else 1
     words = f"how often each test marked kill is run, {rounds} unless told"
     parser.addoption("--kill-rounds", type=int, default=rounds, metavar="N", help=words)
+    parser.addoption("--fault-seed", type=int, default=7, metavar="N", help="of the fault test's schedule and load")
+    parser.addoption("--fault-seconds", type=float, default=45.0, metavar="S", help="how long faults are injected")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from contract import units
 from contract.database import now
 from contract.states import OPEN_STATUSES, HostStatus, TaskState, UnitState
 from contract.tables import host_result, task, unit
@@ -51,4 +52,7 @@ def end_waiting(connection: sa.Connection, task_key: int) -> int:
             )
             .values(status=HostStatus.CANCELLED, msg=REASON, blame=REASON, finished_at=now())
         )
+        given_back = sa.select(unit.c.id).where(unit.c.id.in_(ended), unit.c.attempt > 1)
+        for unit_id in connection.scalars(given_back).all():  # some of its hosts have results
+            units.recount(connection, unit_id)
     return len(ended)

@@ -266,6 +266,12 @@ def declare_dead(connection: sa.Connection, incarnation: str, seen_beat: int) ->
     return died.rowcount == 1
 
 
+def is_gone(connection: sa.Connection, incarnation: str) -> bool:
+    """False when the engine was taken back since it was seen dead."""
+    found = sa.select(engine.c.state).where(engine.c.incarnation == incarnation)
+    return connection.execute(found).scalar_one() in GONE
+
+
 def units_of_gone_engines(connection: sa.Connection) -> list[HeldUnit]:
     """Running units of dead and stopped incarnations, also of those whose settler died half way."""
     columns = (unit.c.id, unit.c.incarnation, unit.c.begun_at, engine.c.host_name, engine.c.state)

@@ -126,12 +126,14 @@ def _later(since: datetime | None, id_: int) -> sa.ColumnElement[bool]:
 def progress(connection: sa.Connection, task_key: int) -> tuple[dict[str, int], dict[str, int]]:
     """Hosts by status and units by state, both with every name; one statement, so that the sums fit.
 
-    Ended units have counted their hosts, those that were not begun have all of them queued; only the hosts of running
-    units are counted here.
+    Ended units have counted their hosts, those of units that were never begun are all queued; only the hosts of units
+    that run, or were given back, are counted here.
     """
     ended = unit.c.state.in_(ENDED_UNITS)
     sums = [sa.func.sum(sa.case((ended, unit.c[status]), else_=0)).label(status) for status in FINAL_STATUSES]
-    queued = sa.func.sum(sa.case((unit.c.state.in_((*ENDED_UNITS, UnitState.RUNNING)), 0), else_=unit.c.host_count))
+    # Of a unit that runs, or was given back, some hosts have a result already: its rows are counted.
+    rows_count = sa.or_(unit.c.state == UnitState.RUNNING, sa.and_(~ended, unit.c.attempt > 1))
+    queued = sa.func.sum(sa.case((sa.or_(ended, rows_count), 0), else_=unit.c.host_count))
     by_state = (
         sa.select(unit.c.state.label("name"), sa.func.count().label("number"), queued.label("queued"), *sums)
         .where(unit.c.task_key == task_key)
@@ -141,7 +143,7 @@ def progress(connection: sa.Connection, task_key: int) -> tuple[dict[str, int], 
         sa.select(host_result.c.status, sa.func.count(), sa.null(), *(sa.null() for _ in FINAL_STATUSES))
         .select_from(unit)
         .join(host_result, host_result.c.unit_id == unit.c.id)
-        .where(unit.c.task_key == task_key, unit.c.state == UnitState.RUNNING)
+        .where(unit.c.task_key == task_key, rows_count)
         .group_by(host_result.c.status)
     )
     counts = dict.fromkeys(map(str, HostStatus), 0)

@@ -60,9 +60,9 @@ ENDS = {
     # fail point: (final statuses that are true there, commands started)
     "claimed": ({"success"}, {3}),
     "begun": ({"lost"}, {0}),
-    "guard-forked": ({"lost"}, {0, 1, 2, 3}),
-    "runner-forked": ({"lost"}, {0, 1, 2, 3}),
-    "runner-job": ({"lost"}, {0}),
+    "guard-forked": ({"success"}, {3}),  # nothing was begun on a host: they go back, and run
+    "runner-forked": ({"success", "lost"}, {0, 1, 2, 3}),
+    "runner-job": ({"success"}, {3}),
     "runner-result": ({"lost", "success"}, {1, 2, 3}),
     "stored": ({"success", "lost"}, {3}),
     "ended": ({"success"}, {3}),

@@ -23,7 +23,7 @@ from contract.errors import DatabaseAway, SchemaError, SchemaOutdated
 from tests.integration.databases import created, execute, rows
 from tests.servers.mariadb import MariaDB
 
-HEAD = "0002"
+HEAD = "0003"
 SCHEMA_SQL = Path(__file__).parents[2] / "sql" / "schema.sql"
 
 
@@ -170,8 +170,8 @@ def test_a_missing_schema_is_outdated_and_only_looked_at(empty: Database) -> Non
 
 
 def test_an_older_schema_is_outdated(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrations, "_versions", lambda: (HEAD, "0003"))
-    with pytest.raises(SchemaOutdated, match=f"expected the database schema 0003, found {HEAD}: start distribute"):
+    monkeypatch.setattr(migrations, "_versions", lambda: (HEAD, "9999"))
+    with pytest.raises(SchemaOutdated, match=f"expected the database schema 9999, found {HEAD}: start distribute"):
         migrations.check(database)
 
 

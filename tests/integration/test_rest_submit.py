@@ -42,7 +42,7 @@ def test_an_adhoc_task_is_stored_with_everything_that_an_engine_needs(rest: Rest
     rest.submit(
         "b,a", task_id="t", module="copy", args={"src": "größe", "mode": 420}, timeout=17, become=False, check=True,
         template=True, parallel=40, unit_hosts=50,
-        host_timeout=40, on_timeout="leave",
+        host_timeout=40, on_timeout="leave", on_engine_loss="rerun",
     )  # fmt: skip
     row = task_row(rest.database, "t")
     assert (row.name, row.type, row.module, row.timeout_seconds) == ("test", "adhoc", "copy", 17)
@@ -50,7 +50,8 @@ def test_an_adhoc_task_is_stored_with_everything_that_an_engine_needs(rest: Rest
     assert row.args == '{"src": "gr\\u00f6\\u00dfe", "mode": 420}'
     assert row.options == {
         "become": False, "check": True, "template": True, "parallel": 40, "unit_hosts": 50, "args_are_json": True,
-        "strategies": [], "host_timeout": 40, "on_timeout": "leave", "task_timeout": None,
+        "strategies": [], "host_timeout": 40, "on_timeout": "leave", "on_engine_loss": "rerun",
+        "task_timeout": None,
     }  # fmt: skip
     assert (row.started_at, row.finished_at, row.playbook_content) == (None, None, None)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from contract import units
 from contract.config import (
     AnsibleSettings,
     Config,
@@ -26,6 +27,7 @@ from contract.database import Database, now
 from contract.errors import DatabaseAway
 from contract.states import EngineState, TaskState, UnitState
 from contract.tables import engine, host_key, host_result, task, unit
+from distribute.store import cancelling, queries
 from execute_engine import results
 from execute_engine.engine_row import EngineRow
 from execute_engine.slots import Room
@@ -408,10 +410,108 @@ def test_a_beat_moves_and_shows_what_is_held(database: Database, store: Store, r
     assert (stored.beat, stored.state, stored.free_slots, stored.missing) == (1, "draining", 98, "nothing but time")
 
 
-def test_a_dead_incarnation_does_not_come_back_by_a_beat(database: Database, row: EngineRow) -> None:
-    database.write(lambda connection: connection.execute(sa.update(engine).values(state=EngineState.DEAD)))
+def die(database: Database) -> None:
+    """As the dispatcher does it with an incarnation that does not beat."""
+    dead = sa.update(engine).where(engine.c.incarnation == MINE).values(state=EngineState.DEAD)
+    database.write(lambda connection: connection.execute(dead))
+
+
+def settle(database: Database, unit_id: int) -> None:
+    database.write(lambda connection: units.settle(connection, unit_id, MINE, True, "No sign of life."))
+
+
+def test_an_incarnation_that_was_taken_for_dead_comes_back_by_its_beat(database: Database, row: EngineRow) -> None:
+    assert not row.beat(EngineState.LIVE, 1, None).revived
+    die(database)
+    beat = row.beat(EngineState.LIVE, 1, None)
+    assert (beat.lives, beat.revived) == (True, True)
+    assert value(database, sa.select(engine.c.state)) == EngineState.LIVE
+
+
+def test_an_incarnation_with_a_successor_stays_dead(database: Database, row: EngineRow) -> None:
+    die(database)
+    EngineRow(database, OTHER, "engine-1").register(slots=100)
     assert not row.beat(EngineState.LIVE, 1, None).lives
-    assert value(database, sa.select(engine.c.state)) == EngineState.DEAD
+    assert value(database, sa.select(engine.c.state).where(engine.c.incarnation == MINE)) == EngineState.DEAD
+
+
+def test_a_late_result_takes_the_place_of_lost_and_of_nothing_else(
+    database: Database, store: Store, row: EngineRow
+) -> None:
+    (unit_id,) = publish(database, [3])
+    claim = claimed(store, unit_id)
+    store.begin(unit_id)
+    store.save([result(claim, "10.1.0.1", status="failed")])
+    settle(database, unit_id)
+    assert [r.status for r in host_rows(database, unit_id)] == ["failed", "lost", "lost"]
+    assert store.settled_as_lost([unit_id]) == {unit_id}
+
+    store.save([result(claim, "10.1.0.1"), result(claim, "10.1.0.2", stdout="the truth", blame=None)])
+    store.save([result(claim, "10.1.0.2", status="failed"), result(claim, "10.1.0.3", status="running")])
+    rows = host_rows(database, unit_id)
+    assert [(r.status, bool(r.late)) for r in rows] == [("failed", False), ("success", True), ("lost", False)]
+    assert (rows[1].stdout, rows[1].blame) == ("the truth", None)
+    ended = unit_row(database, unit_id)
+    assert (ended.state, ended.success, ended.failed, ended.lost) == (UnitState.FINISHED, 1, 1, 1)
+    assert store.end(unit_id, 100), "it is ended, and was ours"
+
+
+def test_what_may_run_again_goes_to_another_attempt_and_late_results_of_the_former_are_dropped(
+    database: Database, store: Store, row: EngineRow
+) -> None:
+    (unit_id,) = publish(database, [2], options={**OPTIONS, "on_engine_loss": "rerun"})
+    claim = claimed(store, unit_id)
+    assert claim.job is not None
+    assert claim.job.on_engine_loss == "rerun"
+    store.begin(unit_id)
+    store.save([result(claim, "10.1.0.1"), result(claim, "10.1.0.2", status="running", stuck_task="x")])
+    settle(database, unit_id)
+    back = unit_row(database, unit_id)
+    assert (back.state, back.attempt, back.incarnation, back.begun_at) == (UnitState.WAITING, 2, None, None)
+    rows = host_rows(database, unit_id)
+    assert [(r.status, r.attempt, r.stuck_task) for r in rows] == [("success", 1, None), ("queued", 2, None)]
+
+    assert store.save([result(claim, "10.1.0.2")]) == 1, "dropped: it is another's now"
+    change(database, unit_id, state=UnitState.PUBLISHED)
+    again = claimed(store, unit_id)
+    assert again.job is not None
+    assert (again.job.hosts, again.job.attempt) == (("10.1.0.2",), 2)
+    assert store.save([result(claim, "10.1.0.2")]) == 0, "ours again, and of a former attempt: logged"
+    assert [r.status for r in host_rows(database, unit_id)] == ["success", "queued"]
+
+
+def test_the_third_attempt_is_the_last(database: Database, store: Store, row: EngineRow) -> None:
+    (unit_id,) = publish(database, [1], options={**OPTIONS, "on_engine_loss": "rerun"})
+    for _ in range(3):
+        change(database, unit_id, state=UnitState.PUBLISHED)
+        claimed(store, unit_id)
+        store.begin(unit_id)
+        settle(database, unit_id)
+    (lost,) = host_rows(database, unit_id)
+    assert (lost.status, lost.attempt, lost.msg) == ("lost", 3, "No sign of life. This was attempt 3 of 3.")
+    assert unit_row(database, unit_id).state == UnitState.FINISHED
+
+
+def test_of_a_unit_of_which_some_hosts_go_back_the_others_keep_their_results(
+    database: Database, store: Store, row: EngineRow
+) -> None:
+    (unit_id,) = publish(database, [3])
+    claim = claimed(store, unit_id)
+    store.begin(unit_id)
+    store.save([result(claim, "10.1.0.1"), result(claim, "10.1.0.2", status="lost", msg="killed by SIGSEGV")])
+    assert store.give_back(unit_id, [claim.row_ids["10.1.0.3"]], 100)
+    assert not store.give_back(unit_id, [claim.row_ids["10.1.0.3"]], 100), "it is not ours any more"
+    assert [(r.status, r.attempt) for r in host_rows(database, unit_id)] == [
+        ("success", 1),
+        ("lost", 1),
+        ("queued", 2),
+    ]
+    counts, _ = database.read(lambda connection: queries.progress(connection, unit_row(database, unit_id).task_key))
+    assert {status: count for status, count in counts.items() if count} == {"success": 1, "lost": 1, "queued": 1}
+    task_key = unit_row(database, unit_id).task_key
+    database.write(lambda connection: cancelling.cancel(connection, task_key))
+    ended = unit_row(database, unit_id)
+    assert (ended.state, ended.success, ended.lost, ended.cancelled) == (UnitState.CANCELLED, 1, 1, 1)
 
 
 def test_a_former_incarnation_is_declared_dead_and_its_units_settled(

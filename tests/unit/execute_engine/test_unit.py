@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from contract.states import HostStatus
 from execute_engine.events import HostDone
 from execute_engine.unit import MAX_NAME, NOT_LAUNCHED, HostRow, NewHostKey, RunnerLog, Unit, unstorable
 from tests.unit.execute_engine.jobs import job
@@ -134,7 +135,6 @@ def test_it_is_over_when_its_processes_are_gone_and_its_events_are_read() -> Non
         ("finished", 0, "lost", "exit code 0 without a result"),
         ("guard_died", None, "lost", "guard process died"),
         ("launcher_died", None, "lost", "launcher process died"),
-        (NOT_LAUNCHED, None, "lost", "could not be started: the engine was stopped"),
     ],
 )
 def test_hosts_without_a_result_say_how_the_unit_ended(
@@ -143,8 +143,10 @@ def test_hosts_without_a_result_say_how_the_unit_ended(
     tested = unit()
     tested.stop("the engine was stopped")
     tested.handle(done("h1"), 0.0)
+    tested.handle({"event": "host_started", "host": "h2", "at": AT}, 0.0)
     tested.ended(cause, runner_exit)
-    (row,) = tested.final_rows(END)
+    (row,), again = tested.conclude(END)
+    assert not again
     assert (row.id, row.status, row.stopped_on_host) == (102, status, "unknown")
     assert row.msg is not None
     assert words in row.msg
@@ -157,23 +159,86 @@ def test_what_a_host_was_doing_stays_in_its_last_row() -> None:
     tested = unit(1)
     tested.handle({"event": "task_started", "host": "h1", "task": "the slow one", "at": AT}, 0.0)
     tested.ended("deadline", None)
-    (row,) = tested.final_rows(END)
+    (row,), _ = tested.conclude(END)
     assert (row.stuck_task, row.since) == ("the slow one", STORED)
 
 
-def test_what_was_last_heard_of_a_host_is_in_its_sentence() -> None:
-    tested = unit(3, module="ping")
+def begun_and_not(attempt: int = 1, on_engine_loss: str = "report") -> Unit:
+    """Three hosts: h1 was at its one task, h2 printed when last heard of, of h3 nothing was heard."""
+    tested = unit(3, module="ping", attempt=attempt, on_engine_loss=on_engine_loss)
     tested.handle({"event": "host_started", "host": "h1", "at": AT}, 0.0)
     tested.handle({"event": "host_started", "host": "h2", "at": AT}, 0.0)
     tested.handle({"event": "task_started", "host": "h2", "task": "copy it", "at": AT}, 0.0)
     tested.handle({"event": "stage", "host": "h2", "stage": "output", "since": AT}, 0.0)
+    return tested
+
+
+SEGFAULT = "the unit's runner was killed by SIGSEGV without a result for this host"
+
+
+def test_of_a_runner_that_dies_what_was_begun_is_lost_and_the_rest_goes_back() -> None:
+    tested = begun_and_not()
     tested.ended("runner_died", -11)
-    reason = "the unit's runner was killed by SIGSEGV without a result for this host"
-    assert [row.blame for row in tested.final_rows(END)] == [
-        f"{reason}; this host was at 'ping' when last heard of",
-        f"{reason}; this host was at 'copy it', stage output, when last heard of",
-        f"{reason}; nothing was heard of this host",
+    rows, again = tested.conclude(END)
+    assert [(row.id, row.status, row.blame) for row in rows] == [
+        (101, "lost", f"{SEGFAULT}; this host was at 'ping' when last heard of"),
+        (102, "lost", f"{SEGFAULT}; this host was at 'copy it', stage output, when last heard of"),
     ]
+    assert again == [103]
+    assert tested.hosts_left == 0
+
+
+@pytest.mark.parametrize("cause", ["runner_died", "guard_died", "launcher_died", "memory", "lease", NOT_LAUNCHED])
+def test_what_may_run_again_goes_back_whole(cause: str) -> None:
+    tested = begun_and_not(on_engine_loss="rerun")
+    tested.ended(cause, None)
+    assert tested.conclude(END) == ([], [101, 102, 103])
+
+
+@pytest.mark.parametrize("on_engine_loss", ["report", "rerun"])
+def test_at_its_third_attempt_nothing_goes_back(on_engine_loss: str) -> None:
+    tested = begun_and_not(attempt=3, on_engine_loss=on_engine_loss)
+    tested.ended("runner_died", -11)
+    rows, again = tested.conclude(END)
+    assert again == []
+    assert {row.status for row in rows} == {"lost"}
+    assert rows[2].blame == f"{SEGFAULT} (This was attempt 3 of 3.); nothing was heard of this host"
+
+
+@pytest.mark.parametrize("cause", ["deadline", "guard_stuck", "finished"])
+def test_a_unit_whose_time_is_over_is_not_tried_again(cause: str) -> None:
+    tested = begun_and_not(on_engine_loss="rerun")
+    tested.ended(cause, 0)
+    rows, again = tested.conclude(END)
+    assert (len(rows), again) == (3, [])
+
+
+def test_a_client_who_cancels_ends_every_host() -> None:
+    tested = begun_and_not(on_engine_loss="rerun")
+    tested.stop("the task was cancelled")
+    assert only_row(tested.handle(done("h1", "cancelled"), 0.0)).status == "cancelled"
+    tested.ended("stopped", 0)
+    rows, again = tested.conclude(END)
+    assert ([row.status for row in rows], again) == (["cancelled", "cancelled"], [])
+
+
+def test_an_engine_that_ends_loses_what_it_began_and_hands_back_the_rest() -> None:
+    tested = begun_and_not()
+    tested.stop("the engine was stopped", HostStatus.LOST)
+    row = only_row(tested.handle(done("h1", "cancelled", blame="the engine was stopped: running 'ping'"), 0.0))
+    assert (row.status, row.blame) == ("lost", "the engine was stopped: running 'ping'")
+    assert tested.handle(done("h3", "cancelled"), 0.0) == []
+    assert only_row(tested.handle(done("h2", "success"), 0.0)).status == "success"
+    tested.ended("stopped", 0)
+    assert tested.conclude(END) == ([], [103])
+
+
+def test_an_engine_that_ends_hands_back_what_may_run_again() -> None:
+    tested = begun_and_not(on_engine_loss="rerun")
+    tested.stop("the engine was stopped", HostStatus.LOST)
+    assert tested.handle(done("h1", "cancelled"), 0.0) == []
+    tested.ended("stopped", 0)
+    assert tested.conclude(END) == ([], [101, 102, 103])
 
 
 def test_a_unit_that_cannot_run_fails_every_host_without_a_result() -> None:
