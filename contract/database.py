@@ -27,7 +27,7 @@ from contract.errors import DatabaseAway, DatabaseConflict, DatabaseError
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_SECONDS = 5
+HELLO_SECONDS = 2  # for a connection, its greeting, and the ping before its use: who is away is known in twice that
 LOCK_WAIT_SECONDS = 5
 IDLE_SECONDS = 60  # then the server ends a connection, also in a transaction: who is stopped in one holds no lock
 CONFLICT_ATTEMPTS = 8
@@ -140,15 +140,15 @@ def _mysql(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size:
         {"charset": "utf8mb4"},
     )  # fmt: skip
     arguments: dict[str, Any] = {
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "read_timeout": answer_timeout_seconds,
+        "connect_timeout": HELLO_SECONDS,
+        "read_timeout": HELLO_SECONDS,
         "write_timeout": answer_timeout_seconds,
         "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, wait_timeout = {IDLE_SECONDS},"
         " time_zone = '+00:00'",
     }
     if settings.ssl_ca:
         arguments["ssl"] = ssl.create_default_context(cafile=str(settings.ssl_ca))
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         hide_parameters=True,  # what a task holds has no place in an error's text, and so in a log
         connect_args=arguments,
@@ -156,9 +156,20 @@ def _mysql(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=answer_timeout_seconds,
-        pool_pre_ping=True,
         pool_recycle=600,
     )
+
+    @sa.event.listens_for(engine, "checkout")
+    def ping(connection: Any, _record: Any, _fairy: Any) -> None:
+        """As pool_pre_ping does, and with a limit of its own: a statement may take longer than a sign of life."""
+        connection._read_timeout = HELLO_SECONDS
+        try:
+            connection.ping(reconnect=False)
+        except pymysql.MySQLError as exc:
+            raise sa_exc.DisconnectionError from exc
+        connection._read_timeout = answer_timeout_seconds
+
+    return engine
 
 
 def _forget_at_fork(engine: sa.Engine) -> None:

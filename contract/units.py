@@ -62,17 +62,26 @@ def hand_back(connection: sa.Connection, unit_id: int, incarnation: str) -> bool
 
 
 def give_back(
-    connection: sa.Connection, unit_id: int, incarnation: str, row_ids: Collection[int] | None = None
+    connection: sa.Connection,
+    unit_id: int,
+    incarnation: str,
+    row_ids: Collection[int] | None = None,
+    *,
+    counts: bool = True,
 ) -> bool:
     """running -> waiting for another attempt, with these rows of host_result; None: all without a final status.
 
-    The caller knows that nothing was started on these hosts, or that the request allows a second start. False when
-    the incarnation does not hold the unit: then nothing was changed.
+    The caller knows that nothing was started on these hosts, or that the request allows a second start. counts is
+    False where not even a process was started: then it is the same attempt. False when the incarnation does not hold
+    the unit: then nothing was changed.
     """
+    more = int(counts)
     returned = connection.execute(
         sa.update(unit)
         .where(unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == incarnation)
-        .values(state=UnitState.WAITING, attempt=unit.c.attempt + 1, incarnation=None, begun_at=None, published_at=None)
+        .values(
+            state=UnitState.WAITING, attempt=unit.c.attempt + more, incarnation=None, begun_at=None, published_at=None
+        )
     )
     if returned.rowcount != 1:
         return False
@@ -80,7 +89,7 @@ def give_back(
     if row_ids is not None:
         again = again.where(host_result.c.id.in_(sorted(row_ids)))
     nothing_yet = dict.fromkeys(("stuck_task", "stage", "since", "started_at", "engine"))
-    connection.execute(again.values(status=HostStatus.QUEUED, attempt=host_result.c.attempt + 1, **nothing_yet))
+    connection.execute(again.values(status=HostStatus.QUEUED, attempt=host_result.c.attempt + more, **nothing_yet))
     return True
 
 

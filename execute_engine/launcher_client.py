@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,13 @@ class LauncherClient:
         Raises LauncherError; then the Job was not handed over, so that nothing of this unit has run or will run.
         """
         deadline = time.monotonic() + LAUNCH_SECONDS
-        events, runners_end = socket.socketpair()
-        control, guards_end = socket.socketpair()
+        with ExitStack() as opened:
+            try:
+                pairs = [[opened.enter_context(end) for end in socket.socketpair()] for _ in range(2)]
+            except OSError as exc:
+                raise LauncherError(f"no socket can be made for a unit: {exc.strerror}") from exc
+            opened.pop_all()
+        (events, runners_end), (control, guards_end) = pairs
         try:
             with runners_end, guards_end:
                 self._ask(job, lease_until, runners_end, guards_end)

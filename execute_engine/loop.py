@@ -139,7 +139,9 @@ class Loop:
     def _claim_at(self) -> float:
         due_at = self._claims.due_at(self._slots.room()) if self._may_claim() else None
         braked_until = self._brake.claims_at(self._slots.units)
-        return float("inf") if due_at is None or braked_until is None else max(due_at, braked_until)
+        if due_at is None or braked_until is None:
+            return float("inf")
+        return max(due_at, braked_until, self._running.claims_at())
 
     def _take_message(self) -> None:
         if self._parts.subscription is None or not self._claims.wants_message or self._state != EngineState.LIVE:
@@ -154,7 +156,7 @@ class Loop:
 
     def _claim(self, moment: float) -> None:
         braked_until = self._brake.claims_at(self._slots.units)
-        if not self._may_claim() or braked_until is None or moment < braked_until:
+        if not self._may_claim() or braked_until is None or moment < max(braked_until, self._running.claims_at()):
             return
         room, store = self._slots.room(), self._parts.store
         search = self._claims.next(room, moment)
@@ -301,6 +303,7 @@ class Loop:
             self._brake.problem(),
             _unkillable_words(self._running.unkillable),
             self._running.spool_problem(),
+            self._running.launch_problem(),
             None if room.runner_free else f"RUNNERS ({self._slots.runners}) is reached: no memory for more units",
         ]
         found = "; ".join(problem for problem in problems if problem) or None

@@ -26,9 +26,29 @@ from execute_engine.unit import NOT_LAUNCHED, HostRow, NewHostKey, RunnerLog, Un
 from execute_engine.unit_process import UnitEnd, UnitProcess
 
 COLLECT_SECONDS = 1.0  # LauncherClient asks for it
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 30.0  # before the next claim, when a unit could not be started
 LOOK_SECONDS = 0.5  # between two looks at what the hosts do
 
 log = logging.getLogger(__name__)
+
+
+class Launches:
+    """Pauses after units that could not be started: an engine without descriptors or processes must not take all."""
+
+    def __init__(self) -> None:
+        self.again_at = float("-inf")
+        self._pause = FIRST_PAUSE_SECONDS
+        self._error: str | None = None
+
+    def failed(self, error: str) -> None:
+        self._error, self.again_at = error, time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def went_well(self) -> None:
+        self.again_at, self._pause, self._error = float("-inf"), FIRST_PAUSE_SECONDS, None
+
+    def problem(self) -> str | None:
+        return self._error and f"no unit can be started: {self._error}"
 
 
 @dataclass
@@ -64,6 +84,7 @@ class RunningUnits:
         self._spool = spool
         self._unspooled: list[HostRow] = []  # final rows that the disk did not take; the outbox has them too
         self._spool_problem: str | None = None
+        self._launches = Launches()
         self.dropped = 0  # results of units that were given to others
         self._outbox = Outbox()
         self._new_keys: list[NewHostKey] = []
@@ -85,6 +106,14 @@ class RunningUnits:
             size = f"{self._spool.size_bytes // 10**6} MB"
             return f"the spool has reached SPOOL_SIZE ({size}): results wait for the database"
         return self._spool_problem
+
+    def launch_problem(self) -> str | None:
+        """Why the last unit could not be started; None after one that could."""
+        return self._launches.problem()
+
+    def claims_at(self) -> float:
+        """When a unit may be claimed again after one that could not be started; monotonic."""
+        return self._launches.again_at
 
     @property
     def spooled(self) -> int:
@@ -205,10 +234,12 @@ class RunningUnits:
             lease_until = self._lease_until if unit.job.on_engine_loss == RERUN else None
             run.process = self._launcher.launch(unit.job, lease_until)
         except LauncherError as exc:
+            self._launches.failed(str(exc))
             log.error("a unit could not be started", extra={"unit": unit.id, "error": str(exc)})
             unit.stop(str(exc), HostStatus.LOST)
             self._end_without_process(unit, NOT_LAUNCHED)
             return
+        self._launches.went_well()
         run.conversation = Conversation(run.process.events, unit.job)
         run.conversation.send()
         facts = {
@@ -289,7 +320,8 @@ class RunningUnits:
 
         if again:
             log.warning("hosts go back to wait for another attempt", extra={"unit": unit.id, "hosts": len(again)})
-            self._database.submit("give back", lambda: self._store.give_back(unit.id, again, free_slots), ended)
+            counts = unit.was_launched
+            self._database.submit("give back", lambda: self._store.give_back(unit.id, again, free_slots, counts), ended)
         else:
             self._database.submit("end", lambda: self._store.end(unit.id, free_slots), ended)
 

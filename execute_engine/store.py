@@ -123,12 +123,12 @@ class Store:
 
         return self._database.write(hand_back)
 
-    def give_back(self, unit_id: int, row_ids: Collection[int], free_slots: int) -> bool:
+    def give_back(self, unit_id: int, row_ids: Collection[int], free_slots: int, counts: bool = True) -> bool:
         """These hosts wait for another attempt, as units.give_back() says. False when the unit is held no more."""
 
         def give_back(connection: sa.Connection) -> bool:
             self._write_free_slots(connection, free_slots)
-            return units.give_back(connection, unit_id, self.incarnation, row_ids)
+            return units.give_back(connection, unit_id, self.incarnation, row_ids, counts=counts)
 
         given = self._database.write(give_back)
         fail_point("given-back")

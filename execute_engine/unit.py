@@ -104,6 +104,10 @@ class Unit:
         self._read_to_end = False
 
     @property
+    def was_launched(self) -> bool:
+        return self._ended is None or self._ended[0] != NOT_LAUNCHED
+
+    @property
     def hosts_left(self) -> int:
         return len(self._open)
 
@@ -153,7 +157,7 @@ class Unit:
         """
         status, reason = self._verdict()
         again = [host for host in self._open.values() if status == HostStatus.LOST and self._may_go_back(host)]
-        if status == HostStatus.LOST and self.job.attempt >= MAX_ATTEMPTS:
+        if status == HostStatus.LOST and not again and self.job.attempt >= MAX_ATTEMPTS:
             reason += f" ({last_attempt(self.job.attempt)})"
         rows = [
             self._failed_row(host, status, f"{reason}; {_last_seen(host)}", _text_of(finished_at))
@@ -165,6 +169,8 @@ class Unit:
 
     def _may_go_back(self, host: _Host) -> bool:
         cause = self._ended[0] if self._ended else ""
+        if cause == NOT_LAUNCHED:
+            return True
         may_run_again = self.job.on_engine_loss == RERUN or not host.begun
         return cause != "finished" and may_run_again and self.job.attempt < MAX_ATTEMPTS
 

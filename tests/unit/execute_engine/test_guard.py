@@ -55,7 +55,11 @@ class Watched:
 
 @contextlib.contextmanager
 def guarded(
-    run: RunnerMain, timeout_seconds: float = 600.0, kill: sweep.Kill = sweep.kill, memory_bytes: int = 2 * 10**9
+    run: RunnerMain,
+    timeout_seconds: float = 600.0,
+    kill: sweep.Kill = sweep.kill,
+    memory_bytes: int = 2 * 10**9,
+    lease_until: float | None = None,
 ) -> Iterator[Watched]:
     control, guards_control = socket.socketpair()
     events, runners_events = socket.socketpair()
@@ -66,7 +70,7 @@ def guarded(
         events.close()
         os.close(launchers_life)
         sockets = {"events": runners_events, "control": guards_control}
-        return Guard(5, timeout_seconds, memory_bytes, **sockets, life=life, run=run, kill=kill).guard()
+        return Guard(5, timeout_seconds, memory_bytes, lease_until, **sockets, life=life, run=run, kill=kill).guard()
 
     pid = fork(be_guard)
     os.close(life)
@@ -192,6 +196,19 @@ def test_a_unit_that_takes_too_much_memory_is_ended_at_once(who: str) -> None:
 
     with guarded(run, memory_bytes=processes.resident_bytes(os.getpid()) + 100_000_000) as watched:
         assert watched.report() == Report("memory", -signal.SIGKILL, ())
+
+
+def test_a_unit_that_may_run_again_ends_with_its_engines_lease() -> None:
+    with guarded(lambda events, orders: time.sleep(1000), lease_until=time.monotonic() + 0.3) as watched:
+        assert watched.report() == Report("lease", -signal.SIGKILL, ())
+
+
+def test_a_lease_that_is_extended_ends_later() -> None:
+    with guarded(lambda events, orders: time.sleep(1000), lease_until=time.monotonic() + 3) as watched:
+        watched.control.send(encode({"lease_until": time.monotonic() + 1000}))
+        assert not select.select([watched.control], [], [], 4)[0]
+        watched.control.send(encode({"lease_until": time.monotonic() - 1}))
+        assert watched.report() == Report("lease", -signal.SIGKILL, ())
 
 
 def test_what_cannot_be_killed_is_reported() -> None:

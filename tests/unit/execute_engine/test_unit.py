@@ -205,6 +205,14 @@ def test_at_its_third_attempt_nothing_goes_back(on_engine_loss: str) -> None:
     assert rows[2].blame == f"{SEGFAULT} (This was attempt 3 of 3.); nothing was heard of this host"
 
 
+def test_a_unit_of_which_no_process_was_started_goes_back_at_any_attempt() -> None:
+    tested = unit(2, attempt=3)
+    tested.stop("no descriptor is left", HostStatus.LOST)
+    tested.ended(NOT_LAUNCHED, None)
+    assert tested.conclude(END) == ([], [101, 102])
+    assert not tested.was_launched
+
+
 @pytest.mark.parametrize("cause", ["deadline", "guard_stuck", "finished"])
 def test_a_unit_whose_time_is_over_is_not_tried_again(cause: str) -> None:
     tested = begun_and_not(on_engine_loss="rerun")
