@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from contract import units
 from contract.database import Database
+from contract.failpoint import fail_point
 from contract.states import EngineState
 from distribute.engine_watch import EngineWatch
 from distribute.store import dispatch
@@ -42,6 +43,7 @@ class DeadEngines:
         over = self._watch.expired(engines, asked_at, time.monotonic())
         dead = [engine for engine in over if self._declare_dead(engine)]
         for held in self._database.read(dispatch.units_of_gone_engines):
+            fail_point("settling")
             self._settle(held)
         return len(engines) - len(dead)
 

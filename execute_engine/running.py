@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from contract import processes
 from contract.database import now
+from contract.failpoint import fail_point
 from contract.states import FINAL_STATUSES, HostStatus
 from contract.units import RERUN
 from execute_engine.conversation import Conversation
@@ -344,7 +345,10 @@ class RunningUnits:
 
     def _put(self, rows: list[HostRow]) -> None:
         """On the disk first: from here on they outlive this process."""
-        self._append([row for row in rows if row.status in FINAL_STATUSES])
+        final = [row for row in rows if row.status in FINAL_STATUSES]
+        self._append(final)
+        if final:
+            fail_point("spooled")
         moment = time.monotonic()
         for row in rows:
             self._outbox.put(row, moment)

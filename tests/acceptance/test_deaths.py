@@ -66,6 +66,7 @@ ENDS = {
     "runner-result": ({"lost", "success"}, {1, 2, 3}),
     "stored": ({"success", "lost"}, {3}),
     "ended": ({"success"}, {3}),
+    "spooled": ({"success", "lost"}, {3}),  # what was in the spool is stored by the next start
     "published": ({"success"}, {3}),
     "sent": ({"success"}, {3}),
 }

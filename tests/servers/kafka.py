@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -80,6 +81,12 @@ class KafkaCluster:
     def resume(self, number: int) -> None:
         self.brokers[number].send(signal.SIGCONT)
 
+    def forget_all(self) -> None:
+        """The brokers, which must have ended, lose their disks: no topic and no offset is left, the ports stay."""
+        for number in self.brokers:
+            shutil.rmtree(self.directory / f"data-{number}")
+            self._format_disk(number)
+
     def _properties(self, number: int) -> Path:
         return self.directory / f"broker-{number}.properties"
 
@@ -98,11 +105,14 @@ class KafkaCluster:
                 in_sync=max(1, copies - 1), data=self.directory / f"data-{number}",
             )  # fmt: skip
             self._properties(number).write_text(text)
-            storage = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAQ", "-c"]
-            command = [*_java("-Xmx128m"), *storage, str(self._properties(number))]
-            subprocess.run(command, check=True, capture_output=True)
+            self._format_disk(number)
             self.brokers[number] = Process(self.directory, f"broker-{number}")
         self.bootstrap = ",".join(f"127.0.0.1:{port}" for port in clients)
+
+    def _format_disk(self, number: int) -> None:
+        storage = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAQ", "-c"]
+        command = [*_java("-Xmx128m"), *storage, str(self._properties(number))]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def jars() -> Path:

@@ -31,6 +31,16 @@ def test_the_named_point_kills_the_process(wanted: str) -> None:
     assert ended.stdout == ""
 
 
+def test_a_process_can_be_stopped_and_goes_on() -> None:
+    environment = {**os.environ, "EXECUTE_ENGINE_FAIL_POINT": "stop:second"}
+    with subprocess.Popen([sys.executable, "-c", CODE], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WSTOPSIG(status) == signal.SIGSTOP
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout is not None
+        assert process.stdout.read() == "lived\n"
+
+
 def test_with_a_file_only_the_first_process_is_killed(tmp_path: Path) -> None:
     wanted = f"second@{tmp_path / 'fired'}"
     assert run(wanted).returncode == -signal.SIGKILL
