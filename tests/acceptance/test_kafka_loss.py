@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kafka.admin import KafkaAdminClient, NewPartitions, NewTopic
 
 from tests.daemons import Backend, Services
 from tests.servers.fleet import Fleet
@@ -44,3 +45,20 @@ def test_accepted_tasks_go_out_whatever_happens_to_the_brokers(
         services.stop()
         cluster.stop()
         shutil.rmtree(server_directory, ignore_errors=True)
+
+
+@pytest.mark.parametrize("backend", ["cluster"], indirect=True)
+def test_a_topic_that_takes_no_message_and_one_that_grows_keep_no_task(services: Services, fleet: Fleet) -> None:
+    """Where a message cannot be had, an engine with room looks into the database."""
+    backend = services.backend
+    admin = KafkaAdminClient(bootstrap_servers=backend.kafka)
+    try:
+        admin.create_topics([NewTopic(backend.topic, 24, 1, topic_configs={"max.message.bytes": "10"})])
+        services.start()
+        refused = services.submit_adhoc(fleet.hosts(count=3), "echo hi")
+        assert services.wait_task(refused)["counts"]["success"] == 3
+        admin.create_partitions({backend.topic: NewPartitions(30)})
+        grown = services.submit_adhoc(fleet.hosts(count=60), "echo hi", unit_hosts=2)
+        assert services.wait_task(grown)["counts"]["success"] == 60
+    finally:
+        admin.close()
