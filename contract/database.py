@@ -31,6 +31,7 @@ HELLO_SECONDS = 2  # for a connection, its greeting, and the ping before its use
 LOCK_WAIT_SECONDS = 5
 IDLE_SECONDS = 60  # then the server ends a connection, also in a transaction: who is stopped in one holds no lock
 CONFLICT_ATTEMPTS = 8
+PINGED_IN_VAIN = "pinged_in_vain"
 
 _CONFLICTS = {1205, 1213, 3572}  # lock wait timeout, deadlock, nowait
 _AWAY = {
@@ -160,13 +161,17 @@ def _mysql(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size:
     )
 
     @sa.event.listens_for(engine, "checkout")
-    def ping(connection: Any, _record: Any, _fairy: Any) -> None:
+    def ping(connection: Any, record: Any, _fairy: Any) -> None:
         """As pool_pre_ping does, and with a limit of its own: a statement may take longer than a sign of life."""
         connection._read_timeout = HELLO_SECONDS
         try:
             connection.ping(reconnect=False)
         except pymysql.MySQLError as exc:
+            if record.record_info.pop(PINGED_IN_VAIN, False):
+                raise  # the second one, made for this: it is the server
+            record.record_info[PINGED_IN_VAIN] = True
             raise sa_exc.DisconnectionError from exc
+        record.record_info.pop(PINGED_IN_VAIN, None)
         connection._read_timeout = answer_timeout_seconds
 
     return engine

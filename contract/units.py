@@ -65,6 +65,7 @@ def give_back(
     connection: sa.Connection,
     unit_id: int,
     incarnation: str,
+    attempt: int,
     row_ids: Collection[int] | None = None,
     *,
     counts: bool = True,
@@ -73,12 +74,17 @@ def give_back(
 
     The caller knows that nothing was started on these hosts, or that the request allows a second start. counts is
     False where not even a process was started: then it is the same attempt. False when the incarnation does not hold
-    the unit: then nothing was changed.
+    this attempt of the unit: then nothing was changed.
     """
     more = int(counts)
     returned = connection.execute(
         sa.update(unit)
-        .where(unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == incarnation)
+        .where(
+            unit.c.id == unit_id,
+            unit.c.state == UnitState.RUNNING,
+            unit.c.incarnation == incarnation,
+            unit.c.attempt == attempt,
+        )
         .values(
             state=UnitState.WAITING, attempt=unit.c.attempt + more, incarnation=None, begun_at=None, published_at=None
         )
@@ -139,7 +145,7 @@ def settle(connection: sa.Connection, unit_id: int, incarnation: str, begun: boo
         return
     if _on_engine_loss(connection, held.task_key) == RERUN:
         if held.attempt < MAX_ATTEMPTS and any(s in OPEN_STATUSES for s in count_by_status(connection, unit_id)):
-            give_back(connection, unit_id, incarnation)
+            give_back(connection, unit_id, incarnation, held.attempt)
             return
         reason = f"{reason} {last_attempt(held.attempt)}"
     lose_open_hosts(connection, unit_id, reason)

@@ -48,6 +48,7 @@ def main(config: Config, lifeline: Lifeline, *, runner: str = "execute_engine.ru
 
 def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Patience, runner: str) -> None:
     settings, incarnation = config.engine, uuid.uuid4().hex
+    lifeline.alive()  # what follows is silent for up to 10 s
     left = kill_former(settings.state_dir, incarnation)
     if left:
         log.error("processes of a former run cannot be killed", extra={"pids": left})
@@ -65,6 +66,7 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
         _replay(spool_dir, database, patience)  # before what has no result is settled
         _settle(former, row, patience)
 
+        lifeline.alive()  # the same, for START_SECONDS
         launcher = LauncherClient(state_dir=settings.state_dir, incarnation=incarnation, runner=runner)
         ending.callback(launcher.close)
         log.info("launcher started", extra={"plugins": " ".join(launcher.start())})
@@ -99,11 +101,14 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
 def _replay(directory: Path, database: Database, patience: Patience) -> None:
     """Store the results that former runs of this engine have left on disk. Raises SpoolError."""
     for leftover in spool.leftovers(directory):
-        rows = sorted(leftover.rows, key=lambda row: row.id)
-        for start in range(0, len(rows), outbox.MAX_ROWS):
-            batch = rows[start : start + outbox.MAX_ROWS]
+        batches = outbox.Outbox()
+        for row in leftover.rows:
+            batches.put(row, 0.0)
+        for batch in batches.take():
             patience.insist(lambda: results.store(database, leftover.incarnation, batch))  # noqa: B023
-        log.warning("results of a former run are stored", extra={"rows": len(rows), "from": leftover.path.name})
+        log.warning(
+            "results of a former run are stored", extra={"rows": len(leftover.rows), "from": leftover.path.name}
+        )
         leftover.discard()
 
 

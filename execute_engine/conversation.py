@@ -13,13 +13,14 @@ READS_A_TURN = 8  # then the loop looks after its other units
 
 
 class Conversation:
-    """Owns the socket. closed is True when the runner has said all, or something that is no event."""
+    """Owns the socket. closed: the runner has said all, or something that is no event; broken says which then."""
 
     def __init__(self, events: socket.socket, job: Job) -> None:
         self._socket = events
         self._unsent = memoryview(encode(job.to_json()))
         self._decoder = Decoder()
         self.closed = False
+        self.broken: str | None = None
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -38,7 +39,7 @@ class Conversation:
             self._unsent = self._unsent[:0]
 
     def receive(self) -> list[dict[str, Any]]:
-        """The events that have come. Raises ValueError, and is closed, for bytes that are none."""
+        """The events that have come, also those before bytes that are none."""
         found: list[dict[str, Any]] = []
         for _ in range(READS_A_TURN):
             try:
@@ -52,9 +53,10 @@ class Conversation:
                 break
             try:
                 found += self._decoder.feed(data)
-            except ValueError:
+            except ValueError as exc:
+                self.broken = str(exc)
                 self.close()
-                raise
+                break
         return found
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ Who kills whom:
 
 | what happens                            | who kills                            | how the unit ends          |
 |-----------------------------------------|--------------------------------------|----------------------------|
+| there is no room for a runner           | nobody                               | not_started                |
 | the runner ends with exit code 0        | guard: what the runner left behind   | finished                   |
 | the runner crashes or is killed         | guard: at once                       | runner_died                |
 | a process of the unit takes too much    | guard: at once                       | memory                     |
@@ -58,7 +59,7 @@ RunnerMain = Callable[[socket.socket, int], None]
 class Report:
     """The guard's one message over control."""
 
-    ended: str  # finished | deadline | stopped | memory | lease | runner_died | launcher_died | consumer_died
+    ended: str  # as in the table: not_started | finished | deadline | stopped | memory | lease | runner_died | ...
     runner_exit: int | None  # exit code, or minus the signal; None: it was not started, or could not be killed
     left: tuple[int, ...]  # pids that could not be killed
 
@@ -108,7 +109,7 @@ class Guard:
         try:
             self._start_runner()
         except OSError:  # the machine has no process or descriptor left
-            ended = "runner_died"
+            ended = "not_started"
         else:
             fail_point("runner-forked")
             ended = self._watch()
@@ -147,6 +148,8 @@ class Guard:
             seconds = min(until - time.monotonic(), self._lease_until - time.monotonic(), MEMORY_LOOK_SECONDS)
             ready = {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
             self._reap()
+            if time.monotonic() >= self._lease_until:  # before anything is read: a lease that ended does not come back
+                return ordered or "lease"
             if self._runner_exit is not None:
                 return ordered or ("finished" if self._runner_exit == 0 else "runner_died")
             if self._life in ready:
@@ -155,9 +158,7 @@ class Guard:
             if stop is None:
                 return "consumer_died"
             if processes.resident_bytes(self._runner_pid) > self._memory_bytes:
-                return "memory"
-            if time.monotonic() >= self._lease_until:
-                return "lease"
+                return ordered or "memory"
             if time.monotonic() >= until:
                 if ordered:
                     return ordered
@@ -216,5 +217,6 @@ class Guard:
 
 def _raise_oom_score() -> None:
     score = Path("/proc/self/oom_score_adj")
-    if int(score.read_text()) < OOM_SCORE:
-        score.write_text(str(OOM_SCORE))
+    with contextlib.suppress(OSError):  # a /proc that is read-only
+        if int(score.read_text()) < OOM_SCORE:
+            score.write_text(str(OOM_SCORE))

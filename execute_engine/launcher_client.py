@@ -23,7 +23,7 @@ from execute_engine.unit_process import UnitEnd, UnitProcess
 
 __all__ = ["LauncherClient", "UnitEnd", "UnitProcess", "kill_former"]
 
-START_SECONDS = 30.0  # from exec until Ansible is loaded
+START_SECONDS = 20.0  # from exec until Ansible is loaded; less than the supervisor's patience with a silent child
 LAUNCH_SECONDS = 5.0
 SILENCE_SECONDS = 15.0  # a launcher that owes an answer for so long is killed
 CLOSE_SECONDS = 6.0
@@ -66,6 +66,20 @@ class LauncherClient:
         """
         deadline = time.monotonic() + START_SECONDS
         self._settle_former(deadline)
+        try:
+            self._start()
+        except OSError as exc:
+            raise LauncherError(f"the launcher cannot be started: {exc.strerror}") from exc
+        try:
+            return self._plugins(deadline)
+        except LauncherError:
+            self._disconnect()
+            assert self._process is not None
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "execute_engine.launcher"]
         command += ["--socket", str(theirs.fileno()), "--runner", self._runner]
@@ -82,13 +96,6 @@ class LauncherClient:
         ours.setblocking(False)
         self._socket = ours
         self._decoder = framing.Decoder()
-        try:
-            return self._plugins(deadline)
-        except LauncherError:
-            self._disconnect()
-            self._process.kill()
-            self._process.wait()
-            raise
 
     def _settle_former(self, deadline: float) -> None:
         if self.alive:
@@ -98,7 +105,8 @@ class LauncherClient:
                 raise LauncherError(
                     f"{len(self._units)} units of the former launcher have not ended: collect() them first"
                 )
-            self._ended += self.collect()
+            ended = self.collect()  # first: it replaces the list that it is added to
+            self._ended += ended
             time.sleep(sweep.PAUSE_SECONDS)
         if self._process is not None:
             self._process.kill()

@@ -70,7 +70,13 @@ class Loop:
         self._parts = parts
         self._slots = parts.slots
         self._running = RunningUnits(
-            parts.launcher, parts.database, parts.store, parts.slots, parts.spool, self._unit_ended
+            parts.launcher,
+            parts.database,
+            parts.store,
+            parts.slots,
+            parts.spool,
+            config.engine.lease_seconds / BEATS_A_LEASE,
+            self._unit_ended,
         )
         self._brake = Brake()
         self._claims = Claims(has_kafka=parts.subscription is not None)
@@ -93,7 +99,7 @@ class Loop:
 
     def run(self) -> None:
         """Until a stop signal came and the units have ended. Raises LeaseLost."""
-        self._running.extend_lease(time.monotonic() + LEASE_SHARE * self._config.engine.lease_seconds)
+        self._running.extend_lease(time.monotonic() + LEASE_SHARE * self._config.engine.lease_seconds, ())
         while not self._over():
             self._turn(self._poll())
         row, database = self._parts.row, self._parts.database
@@ -110,6 +116,7 @@ class Loop:
             poll.register(descriptor, events)
         beat_at = float("inf") if self._beating else self._beat.at
         stops_at = self._stop_look.at if self._running.begun_ids and not self._looking_for_stops else float("inf")
+        stops_at = min(stops_at, self._running.lease_order_at())
         due_at = min(beat_at, stops_at, self._report.at, self._running.due_at(), self._drained_at, self._claim_at())
         seconds = min(due_at - time.monotonic(), self._config.intervals.exec)
         return {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
@@ -120,6 +127,7 @@ class Loop:
         self._parts.wakeup.clear()
         self._parts.database.deliver()
         self._running.turn(ready)
+        self._running.mind_lease(moment)
         self._mind_stops(moment)
         self._keep_launcher(moment)
         self._take_message()
@@ -158,15 +166,15 @@ class Loop:
         braked_until = self._brake.claims_at(self._slots.units)
         if not self._may_claim() or braked_until is None or moment < max(braked_until, self._running.claims_at()):
             return
-        room, store = self._slots.room(), self._parts.store
+        room, store, held = self._slots.room(), self._parts.store, frozenset(self._running.ids)
         search = self._claims.next(room, moment)
         if search is None:
             return
         if search.delivery is None:
-            self._parts.database.submit("claim", lambda: store.claim_oldest(room), self._claimed)
+            self._parts.database.submit("claim", lambda: store.claim_oldest(room, held), self._claimed)
         else:
             unit_id = search.delivery.message.unit_id
-            self._parts.database.submit("claim", lambda: store.claim(unit_id, room), self._claimed)
+            self._parts.database.submit("claim", lambda: store.claim(unit_id, room, held), self._claimed)
 
     def _claimed(self, found: Claimed | NoRoom | None) -> None:
         moment = time.monotonic()
@@ -225,11 +233,10 @@ class Loop:
             raise LeaseLost("this incarnation was declared dead, and another one of this engine lives")
         if beat.revived:
             log.warning("this engine counted as dead and is taken back: its units were settled meanwhile")
-        self._running.extend_lease(begun + LEASE_SHARE * self._config.engine.lease_seconds)
-        if self._claims.searching:
-            return  # its unit may be held already, and not yet known here
-        for unit_id in beat.held.keys() - self._running.ids:
-            self._running.settle(unit_id, beat.held[unit_id])
+        self._running.extend_lease(begun + LEASE_SHARE * self._config.engine.lease_seconds, beat.held.keys())
+        if not self._claims.searching:  # else its unit may be held already, and not yet known here
+            for unit_id in beat.held.keys() - self._running.ids:
+                self._running.settle(unit_id, beat.held[unit_id])
         if taken := self._running.begun_ids - beat.held.keys() - self._late_ids:
             look = functools.partial(self._parts.store.settled_as_lost, taken)
             self._parts.database.submit("look for settled units", look, functools.partial(self._sort_out, taken))

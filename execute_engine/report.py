@@ -52,6 +52,11 @@ class Report:
     def log(self, level: str, text: str) -> None:
         self.send({"event": "log", "level": level, "text": text})
 
+    def written(self) -> bool:
+        """Nothing waits: whatever becomes of this process, the consumer knows what was sent."""
+        with self._changed:
+            return not self._waiting_bytes or self._closed
+
     def give_way(self) -> None:
         """Blocks while more than BACKLOG_BYTES wait; without a deadline: the unit's own deadline ends the process."""
         with self._changed:

@@ -130,12 +130,12 @@ class _Run:
         if self._job.connection == "openssh":
             from execute_engine import openssh
 
-            clients = self._connections = openssh.Hosts(self._job, directory, self._tell)
+            clients = self._connections = openssh.Hosts(self._job, directory, self._tell, self._report.written)
             clients.start()
             return clients.variables()
         from execute_engine import ssh
 
-        self._connections = ssh.Hosts(self._job.ssh, self._job.host_keys, self._tell)
+        self._connections = ssh.Hosts(self._job.ssh, self._job.host_keys, self._tell, self._report.written)
         self._connections.start()
         ssh.use(self._connections)
         return {}

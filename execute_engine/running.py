@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import select
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass
 
 from contract import processes
@@ -23,7 +24,7 @@ from execute_engine.slots import Slots
 from execute_engine.spool import Spool
 from execute_engine.store import Claimed, Store
 from execute_engine.timer import Timer
-from execute_engine.unit import NOT_LAUNCHED, HostRow, NewHostKey, RunnerLog, Unit
+from execute_engine.unit import NOT_LAUNCHED, NOT_STARTED, HostRow, NewHostKey, RunnerLog, Unit
 from execute_engine.unit_process import UnitEnd, UnitProcess
 
 COLLECT_SECONDS = 1.0  # LauncherClient asks for it
@@ -70,6 +71,7 @@ class RunningUnits:
         store: Store,
         slots: Slots,
         spool: Spool,
+        lease_grace_seconds: float,
         unit_ended: Callable[[int, int], None],
     ) -> None:
         """unit_ended(hosts, unreachable) is called for each unit whose end was stored."""
@@ -81,6 +83,7 @@ class RunningUnits:
         self._runs: dict[int, _Run] = {}
         self._leaving: set[int] = set()  # claimed and not to be started
         self._lease_until = 0.0
+        self._lease_grace = lease_grace_seconds
         self._unkillable: dict[int, dict[int, int]] = {}  # of ended units: their processes, pid -> start time
         self._spool = spool
         self._unspooled: list[HostRow] = []  # final rows that the disk did not take; the outbox has them too
@@ -163,12 +166,27 @@ class RunningUnits:
             lambda _: self._leaving.discard(unit_id),
         )
 
-    def extend_lease(self, until: float) -> None:
-        """Units that may run again elsewhere live until this monotonic moment, unless this is called again."""
+    def extend_lease(self, until: float, held: Collection[int]) -> None:
+        """Units that may run again elsewhere live until this monotonic moment, unless this is called again.
+
+        Only for those that the database says are ours: another one's lease has ended, and must not come back.
+        """
         self._lease_until = until
-        for run in self._runs.values():
-            if run.process is not None and run.unit.job.on_engine_loss == RERUN:
+        for unit_id, run in self._runs.items():
+            if run.process is not None and run.unit.job.on_engine_loss == RERUN and unit_id in held:
                 run.process.extend_lease(until)
+
+    def lease_order_at(self) -> float:
+        """When mind_lease() has something to do, unless the lease is extended before."""
+        leased = any(run.unit.job.on_engine_loss == RERUN and not run.unit.stop_reason for run in self._runs.values())
+        return self._lease_until - self._lease_grace if leased else float("inf")
+
+    def mind_lease(self, moment: float) -> None:
+        """Shortly before their lease ends, units that may run again elsewhere end their commands on the hosts too."""
+        if moment >= self.lease_order_at():
+            for unit_id, run in self._runs.items():
+                if run.unit.job.on_engine_loss == RERUN:
+                    self.stop(unit_id, "the engine could not reach the database", HostStatus.LOST)
 
     def stop(self, unit_id: int, reason: str, status: HostStatus = HostStatus.CANCELLED) -> None:
         """Have the unit's processes end within seconds; its hosts without a result end with the status."""
@@ -240,7 +258,6 @@ class RunningUnits:
             unit.stop(str(exc), HostStatus.LOST)
             self._end_without_process(unit, NOT_LAUNCHED)
             return
-        self._launches.went_well()
         run.conversation = Conversation(run.process.events, unit.job)
         run.conversation.send()
         facts = {
@@ -259,11 +276,11 @@ class RunningUnits:
     def _converse(self, run: _Run, conversation: Conversation, moment: float) -> None:
         if conversation.has_unsent:
             conversation.send()
-        try:
-            events = conversation.receive()
-        except ValueError as exc:
-            events = []
-            log.error("a runner sent what is no event", extra={"unit": run.unit.id, "error": str(exc)})
+        events = conversation.receive()
+        if events:
+            self._launches.went_well()
+        if conversation.broken:
+            log.error("a runner sent what is no event", extra={"unit": run.unit.id, "error": conversation.broken})
             self.stop(run.unit.id, "its runner sent what is no event", HostStatus.LOST)
         self._take_in(run.unit, [outcome for event in events for outcome in run.unit.handle(event, moment)])
         self._slots.keep(run.unit.id, run.unit.hosts_left)
@@ -286,10 +303,16 @@ class RunningUnits:
         run = self._runs.get(end.unit_id)
         if end.left:
             log.error("processes of a unit cannot be killed", extra={"unit": end.unit_id, "pids": end.left})
-            starts = {pid: processes.start_time(pid) for pid in end.left}
-            self._unkillable[end.unit_id] = {pid: start for pid, start in starts.items() if start is not None}
+            with contextlib.suppress(OSError):  # no descriptor is left to look at them
+                starts = {pid: processes.start_time(pid) for pid in end.left}
+                self._unkillable[end.unit_id] = {pid: start for pid, start in starts.items() if start is not None}
+            self._block_slots()
         if run is None or run.conversation is None:
             return
+        if end.cause == NOT_STARTED:
+            self._launches.failed("the machine has no process or descriptor left for a runner")
+        elif end.cause == "runner_died" and run.unit.nothing_begun:
+            self._launches.failed("a runner died before it began anything")
         run.unit.ended(end.cause, end.runner_exit)
         log.info("unit ended", extra={"unit": end.unit_id, "cause": end.cause, "exit": end.runner_exit})
         if end.left and not run.conversation.closed:
@@ -309,35 +332,38 @@ class RunningUnits:
         rows, again = unit.conclude(now())
         self._put(rows)
         self._flush()
-        if unit.id not in self._unkillable:
-            self._slots.release(unit.id)
+        self._slots.release(unit.id)
         free_slots = self._slots.free
 
         def ended(ours: bool) -> None:
             del self._runs[unit.id]
-            self._unit_ended(len(unit.job.hosts), unit.unreachable)
+            if not again:  # else it was not seen how its hosts are
+                self._unit_ended(len(unit.job.hosts), unit.unreachable)
             if not ours:
                 log.error("a unit was taken away before its end", extra={"unit": unit.id})
 
         if again:
             log.warning("hosts go back to wait for another attempt", extra={"unit": unit.id, "hosts": len(again)})
-            counts = unit.was_launched
-            self._database.submit("give back", lambda: self._store.give_back(unit.id, again, free_slots, counts), ended)
+            attempt, counts = unit.job.attempt, unit.was_launched
+            give_back = functools.partial(self._store.give_back, unit.id, attempt, again, free_slots, counts)
+            self._database.submit("give back", give_back, ended)
         else:
             self._database.submit("end", lambda: self._store.end(unit.id, free_slots), ended)
 
     def _look_after_unkillable(self) -> None:
         """The launcher goes on killing them; the slot and the runner's memory are free when they are gone."""
-        for unit_id, left in list(self._unkillable.items()):
-            for pid, start in list(left.items()):
-                if processes.start_time(pid) != start:
-                    del left[pid]
-            if left:
-                self._slots.keep(unit_id, len(left))
-            elif unit_id not in self._runs:
-                del self._unkillable[unit_id]
-                self._slots.release(unit_id)
-                log.info("the processes that could not be killed are gone", extra={"unit": unit_id})
+        with contextlib.suppress(OSError):  # no descriptor is left to look with: the next time
+            for unit_id, left in list(self._unkillable.items()):
+                for pid, start in list(left.items()):
+                    if processes.start_time(pid) != start:
+                        del left[pid]
+                if not left:
+                    del self._unkillable[unit_id]
+                    log.info("the processes that could not be killed are gone", extra={"unit": unit_id})
+        self._block_slots()
+
+    def _block_slots(self) -> None:
+        self._slots.block(hosts=len(self.unkillable), units=len(self._unkillable))
 
     def _forget(self, unit: Unit) -> None:
         del self._runs[unit.id]

@@ -49,6 +49,7 @@ class Slots:
         self.slots = slots
         self.runners = runners
         self._held: dict[int, int] = {}  # hosts without a result, by unit
+        self._blocked_hosts = self._blocked_units = 0
 
     @property
     def units(self) -> int:
@@ -61,10 +62,14 @@ class Slots:
     @property
     def free(self) -> int:
         """Never below 0, though a unit that is larger than the engine holds more slots than there are."""
-        return max(0, self.slots - self.hosts)
+        return max(0, self.slots - self.hosts - self._blocked_hosts)
 
     def room(self) -> Room:
-        return Room(self.free, alone=not self._held, runner_free=self.units < self.runners)
+        return Room(self.free, alone=not self._held, runner_free=self.units + self._blocked_units < self.runners)
+
+    def block(self, hosts: int, units: int) -> None:
+        """So many slots and runners are taken by what ended units have left; they are nobody's, and hinder no unit."""
+        self._blocked_hosts, self._blocked_units = hosts, units
 
     def take(self, unit_id: int, hosts: int) -> None:
         self._held[unit_id] = hosts

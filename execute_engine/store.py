@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,18 +51,24 @@ class Store:
         self._database = database
         self._config = config
 
-    def claim(self, unit_id: int, room: Room) -> Claimed | NoRoom | None:
-        """Take one published unit; None when it is unknown, another's, taken back or cancelled."""
+    def claim(self, unit_id: int, room: Room, held: Set[int] = frozenset()) -> Claimed | NoRoom | None:
+        """Take one published unit; None when it is unknown, another's, taken back or cancelled, or of those held.
+
+        held: units whose end is still on its way to the database. One may have been given back for us meanwhile; were
+        it taken again, that end would be the end of this attempt.
+        """
+        if unit_id in held:
+            return None
         found = self._database.write(lambda connection: self._claim(connection, unit_id, room))
         if not isinstance(found, int):
             return found
         fail_point("claimed")
         return self._load(unit_id, found)
 
-    def claim_oldest(self, room: Room) -> Claimed | NoRoom | None:
+    def claim_oldest(self, room: Room, held: Set[int] = frozenset()) -> Claimed | NoRoom | None:
         """Take the oldest published unit that nobody else takes first; None when there is none."""
         for unit_id in self._database.read(_published):
-            found = self.claim(unit_id, room)
+            found = self.claim(unit_id, room, held)
             if found is not None:
                 return found
         return None
@@ -123,12 +129,14 @@ class Store:
 
         return self._database.write(hand_back)
 
-    def give_back(self, unit_id: int, row_ids: Collection[int], free_slots: int, counts: bool = True) -> bool:
+    def give_back(
+        self, unit_id: int, attempt: int, row_ids: Collection[int], free_slots: int, counts: bool = True
+    ) -> bool:
         """These hosts wait for another attempt, as units.give_back() says. False when the unit is held no more."""
 
         def give_back(connection: sa.Connection) -> bool:
             self._write_free_slots(connection, free_slots)
-            return units.give_back(connection, unit_id, self.incarnation, row_ids, counts=counts)
+            return units.give_back(connection, unit_id, self.incarnation, attempt, row_ids, counts=counts)
 
         given = self._database.write(give_back)
         fail_point("given-back")
@@ -176,7 +184,11 @@ class Store:
             return None
         if not room.fits(row.host_count):
             return NoRoom(unit_id, row.host_count)
-        may_run = sa.exists().where(task.c.key == row.task_key, task.c.state.in_((TaskState.QUEUED, TaskState.RUNNING)))
+        may_run = sa.exists().where(
+            task.c.key == row.task_key,
+            task.c.state.in_((TaskState.QUEUED, TaskState.RUNNING)),
+            task.c.cancelled_at.is_(None),
+        )
         claimed = connection.execute(
             sa.update(unit)
             .where(unit.c.id == unit_id, unit.c.state == UnitState.PUBLISHED, may_run)

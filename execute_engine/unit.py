@@ -17,7 +17,8 @@ from execute_engine.job import Job
 SLOW_SECONDS = 2.0  # a host that runs for longer shows in its row what it does, at most once in so long
 MAX_NAME = 255  # characters of host_result.stuck_task
 MAX_KEY_TYPE, MAX_KEY = 64, 4096  # characters of host_key's columns
-NOT_LAUNCHED = "not_launched"  # besides the causes of UnitEnd: there was no process of this unit
+NOT_STARTED = "not_started"  # a cause of UnitEnd: there was no runner
+NOT_LAUNCHED = "not_launched"  # besides the causes of UnitEnd: there was no process of this unit at all
 _INT32 = range(-(2**31), 2**31)
 
 
@@ -105,7 +106,12 @@ class Unit:
 
     @property
     def was_launched(self) -> bool:
-        return self._ended is None or self._ended[0] != NOT_LAUNCHED
+        """A runner was there."""
+        return self._ended is None or self._ended[0] not in (NOT_LAUNCHED, NOT_STARTED)
+
+    @property
+    def nothing_begun(self) -> bool:
+        return len(self._open) == len(self.job.hosts) and not any(host.begun for host in self._open.values())
 
     @property
     def hosts_left(self) -> int:
@@ -169,7 +175,7 @@ class Unit:
 
     def _may_go_back(self, host: _Host) -> bool:
         cause = self._ended[0] if self._ended else ""
-        if cause == NOT_LAUNCHED:
+        if cause in (NOT_LAUNCHED, NOT_STARTED):
             return True
         may_run_again = self.job.on_engine_loss == RERUN or not host.begun
         return cause != "finished" and may_run_again and self.job.attempt < MAX_ATTEMPTS
@@ -177,6 +183,8 @@ class Unit:
     def _verdict(self) -> tuple[HostStatus, str]:
         """The status of a host that brought no result, and why its unit ended without one."""
         cause, runner_exit = self._ended or ("", None)
+        if cause == "guard_stuck" and self.stop_reason:
+            cause = "stopped"
         seconds = f"{self.job.timeout_seconds:g} s"
         if cause == "deadline":
             return HostStatus.TIMEOUT, f"the unit's {seconds} were over, and its runner was stuck and reported nothing"
@@ -184,8 +192,8 @@ class Unit:
             return HostStatus.TIMEOUT, f"the unit's {seconds} were over, and its guard was stuck and had to be killed"
         if cause == "stopped":
             return self._stop_status, f"the unit was stopped: {self.stop_reason}"
-        if cause == NOT_LAUNCHED:
-            return HostStatus.LOST, f"the unit could not be started: {self.stop_reason}"
+        if cause in (NOT_LAUNCHED, NOT_STARTED):
+            return HostStatus.LOST, f"the unit could not be started: {self.stop_reason or 'there was no room for it'}"
         if cause == "lease":
             return HostStatus.LOST, "the engine could not reach the database for most of LEASE_SECONDS"
         if cause == "memory":

@@ -25,9 +25,7 @@ class UnitEnd:
     """Every process of the unit is gone, but those in left."""
 
     unit_id: int
-    cause: (
-        str  # finished | deadline | stopped | memory | lease | runner_died | guard_died | guard_stuck | launcher_died
-    )
+    cause: str  # as Report.ended of guard.py, or guard_died | guard_stuck | launcher_died
     runner_exit: int | None  # exit code, or -signal number; None: not known
     left: tuple[int, ...]  # pids that could not be killed
 
@@ -115,5 +113,5 @@ class UnitProcess:
 def _pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:  # it ended at once, and its launcher has reaped it
+    except OSError:  # it ended at once, and its launcher has reaped it; or no descriptor is left
         return None

@@ -39,7 +39,7 @@ def end_waiting(connection: sa.Connection, task_key: int) -> int:
     if ended:
         connection.execute(
             sa.update(unit)
-            .where(*ours)
+            .where(unit.c.id.in_(ended), unit.c.state.in_(NOT_BEGUN))
             .values(state=UnitState.CANCELLED, finished_at=now(), cancelled=unit.c.host_count)
         )
         connection.execute(

@@ -269,7 +269,7 @@ def declare_dead(connection: sa.Connection, incarnation: str, seen_beat: int) ->
 def is_gone(connection: sa.Connection, incarnation: str) -> bool:
     """False when the engine was taken back since it was seen dead."""
     found = sa.select(engine.c.state).where(engine.c.incarnation == incarnation)
-    return connection.execute(found).scalar_one() in GONE
+    return connection.execute(found.with_for_update(read=True)).scalar_one() in GONE
 
 
 def units_of_gone_engines(connection: sa.Connection) -> list[HeldUnit]:

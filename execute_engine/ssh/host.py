@@ -135,6 +135,7 @@ class Host:
                 if not self._seen:
                     self._seen = True
                     self._hosts.tell("host_started", self.name)
+                    await self._hosts.told()
                 client = await self._hosts.logins.log_in(self.name, operation.progress)
             self._client = client
             if client.new_key:

@@ -28,13 +28,15 @@ LOGINS_AT_ONCE = 60  # more starve each other on a busy machine
 LOOK_SECONDS = 1.0  # stages shorter than this are not told
 LATE_SECONDS = 0.5  # how much longer than promised end() waits for the loop
 CLOSE_SECONDS = 2.0
+TOLD_SECONDS = 0.02  # between two looks at whether an event was written
 
 
 class Hosts:
     """All connections of one runner.
 
     emit is called from the loop's thread with the events host_started, stage and host_key of events.py; it must not
-    block for long. Not for use in a child that is forked after start(): the loop's thread does not exist there.
+    block for long. told says whether all of them have left this process. Not for use in a child that is forked after
+    start(): the loop's thread does not exist there.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class Hosts:
         ssh: SshSettings,
         host_keys: Mapping[str, tuple[str, ...]],
         emit: Callable[[dict[str, Any]], None],
+        told: Callable[[], bool],
     ) -> None:
         self.ssh = ssh
         self._host_keys = HostKeys(ssh.host_key_checking, host_keys)
         self._emit = emit
+        self._told = told
         self._hosts: dict[str, Host] = {}
         self._making = threading.Lock()
         self._loop = asyncio.new_event_loop()
@@ -148,6 +152,11 @@ class Hosts:
         if event == "host_started":
             facts["at"] = iso(time.time())
         self._emit({"event": event, "host": host, **facts})
+
+    async def told(self) -> None:
+        """Until the consumer knows what was told: nothing may be started on a host of which it does not."""
+        while not self._told():
+            await asyncio.sleep(TOLD_SECONDS)
 
     def _host(self, name: str) -> Host:
         with self._making:

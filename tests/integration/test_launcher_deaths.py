@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,23 @@ def test_a_start_right_after_the_launchers_death_keeps_the_ends_of_its_units(
     ended += units.wait_for_ends(client, 1 - len(ended)).values()
     assert [(end.unit_id, end.cause) for end in ended] == [(1, "launcher_died")]
     unit.events.close()
+
+
+def test_each_end_of_a_former_launchers_units_is_told_once(client: LauncherClient, incarnation: str) -> None:
+    (launcher,) = units.family(incarnation)
+    running = [units.begin(client, units.job("ignores_orders", number)) for number in (1, 2, 3)]
+    slow = running[-1].guard_pid
+    os.kill(slow, signal.SIGSTOP)  # it ends its unit later than the others
+    threading.Timer(1.0, os.kill, (slow, signal.SIGCONT)).start()
+    os.kill(launcher[0], signal.SIGKILL)
+    ended: list[UnitEnd] = []
+    while client.alive:
+        ended += client.collect()
+    client.start()
+    ended += client.collect()
+    assert sorted(end.unit_id for end in ended) == [1, 2, 3]
+    for unit in running:
+        unit.events.close()
 
 
 def test_consumer_and_guard_killed_together(tmp_path: Path, incarnation: str) -> None:

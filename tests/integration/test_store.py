@@ -129,11 +129,27 @@ def test_only_a_published_unit_can_be_claimed(database: Database, store: Store, 
     assert unit_row(database, unit_id).state == state
 
 
+def test_a_unit_whose_task_is_to_end_is_not_claimed(database: Database, store: Store) -> None:
+    (unit_id,) = publish(database, [1], cancelled_at=now(), state=TaskState.RUNNING)
+    assert store.claim(unit_id, ROOM) is None
+
+
 def test_an_unknown_unit_and_one_of_a_cancelled_task_are_not_claimed(database: Database, store: Store) -> None:
     (unit_id,) = publish(database, [3], state=TaskState.CANCELLED)
     assert store.claim(unit_id, ROOM) is None
     assert store.claim(unit_id + 1000, ROOM) is None
     assert unit_row(database, unit_id).state == UnitState.PUBLISHED
+
+
+def test_a_unit_whose_end_is_still_on_its_way_is_not_claimed_again(database: Database, store: Store) -> None:
+    """It may have been given back for us; then the end of the former attempt would be the end of the new one."""
+    first, second = publish(database, [1, 1])
+    found = store.claim_oldest(ROOM, frozenset([first]))
+    assert isinstance(found, Claimed)
+    assert found.unit_id == second
+    assert store.claim(first, ROOM, frozenset([first])) is None
+    assert not store.give_back(second, 2, list(found.row_ids.values()), 100), "of another attempt"
+    assert unit_row(database, second).state == UnitState.RUNNING
 
 
 def test_a_unit_without_room_is_left_to_others(database: Database, store: Store, row: EngineRow) -> None:
@@ -499,8 +515,8 @@ def test_of_a_unit_of_which_some_hosts_go_back_the_others_keep_their_results(
     claim = claimed(store, unit_id)
     store.begin(unit_id)
     store.save([result(claim, "10.1.0.1"), result(claim, "10.1.0.2", status="lost", msg="killed by SIGSEGV")])
-    assert store.give_back(unit_id, [claim.row_ids["10.1.0.3"]], 100)
-    assert not store.give_back(unit_id, [claim.row_ids["10.1.0.3"]], 100), "it is not ours any more"
+    assert store.give_back(unit_id, 1, [claim.row_ids["10.1.0.3"]], 100)
+    assert not store.give_back(unit_id, 1, [claim.row_ids["10.1.0.3"]], 100), "it is not ours any more"
     assert [(r.status, r.attempt) for r in host_rows(database, unit_id)] == [
         ("success", 1),
         ("lost", 1),

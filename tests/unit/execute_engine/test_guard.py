@@ -234,7 +234,7 @@ def test_a_machine_without_room_for_a_runner_ends_the_unit(monkeypatch: pytest.M
 
     monkeypatch.setattr(guard_module, "fork", no_room)
     with guarded(_facts) as watched:
-        assert watched.report() == Report("runner_died", None, ())
+        assert watched.report() == Report("not_started", None, ())
         assert watched.exit_code() == 0
 
 

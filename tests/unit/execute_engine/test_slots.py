@@ -69,3 +69,14 @@ def test_defaults_come_from_cores_and_memory(
 def test_configured_numbers_are_taken_as_they_are() -> None:
     tested = slots.from_settings(EngineSettings(slots=7, runners=3))
     assert (tested.slots, tested.runners) == (7, 3)
+
+
+def test_what_ended_units_have_left_takes_slots_and_hinders_no_unit() -> None:
+    slots = Slots(30, 2)
+    slots.block(hosts=1, units=1)
+    assert (slots.free, slots.units, slots.room().alone) == (29, 0, True)
+    assert slots.room().fits(30), "alone, a unit of any size fits"
+    slots.take(1, 10)
+    assert (slots.free, slots.room().runner_free) == (19, False)
+    slots.block(hosts=0, units=0)
+    assert (slots.free, slots.room().runner_free) == (20, True)

@@ -7,7 +7,7 @@ import pytest
 
 from contract.states import HostStatus
 from execute_engine.events import HostDone
-from execute_engine.unit import MAX_NAME, NOT_LAUNCHED, HostRow, NewHostKey, RunnerLog, Unit, unstorable
+from execute_engine.unit import MAX_NAME, NOT_LAUNCHED, NOT_STARTED, HostRow, NewHostKey, RunnerLog, Unit, unstorable
 from tests.unit.execute_engine.jobs import job
 
 AT = "2026-01-02T03:04:05"
@@ -126,7 +126,7 @@ def test_it_is_over_when_its_processes_are_gone_and_its_events_are_read() -> Non
     ("cause", "runner_exit", "status", "words"),
     [
         ("deadline", -9, "timeout", "the unit's 100 s were over, and its runner was stuck and reported nothing"),
-        ("guard_stuck", None, "timeout", "the unit's 100 s were over, and its guard was stuck and had to be killed"),
+        ("guard_stuck", None, "cancelled", "the engine was stopped"),  # it was stuck when it should have stopped
         ("memory", -9, "lost", "a process of the unit held more than 2000 MB (RUNNER_MEMORY) and was killed"),
         ("stopped", -9, "cancelled", "the engine was stopped"),
         ("runner_died", -9, "lost", "killed by SIGKILL"),
@@ -205,12 +205,21 @@ def test_at_its_third_attempt_nothing_goes_back(on_engine_loss: str) -> None:
     assert rows[2].blame == f"{SEGFAULT} (This was attempt 3 of 3.); nothing was heard of this host"
 
 
-def test_a_unit_of_which_no_process_was_started_goes_back_at_any_attempt() -> None:
+@pytest.mark.parametrize("cause", [NOT_LAUNCHED, NOT_STARTED])
+def test_a_unit_of_which_no_process_was_started_goes_back_at_any_attempt(cause: str) -> None:
     tested = unit(2, attempt=3)
     tested.stop("no descriptor is left", HostStatus.LOST)
-    tested.ended(NOT_LAUNCHED, None)
+    tested.ended(cause, None)
     assert tested.conclude(END) == ([], [101, 102])
     assert not tested.was_launched
+
+
+def test_a_guard_that_is_stuck_at_its_deadline_is_a_timeout() -> None:
+    tested = unit(1)
+    tested.ended("guard_stuck", None)
+    (row,), _ = tested.conclude(END)
+    assert row.status == "timeout"
+    assert "the unit's 100 s were over, and its guard was stuck and had to be killed" in str(row.blame)
 
 
 @pytest.mark.parametrize("cause", ["deadline", "guard_stuck", "finished"])
