@@ -18,7 +18,7 @@ def test_a_cancelled_task_ends_within_seconds_and_its_hosts_say_what_they_did(
     services.start(Exec_Engine={"SLOTS": 3, "NUMBER": 3})
     quick, slow = fleet.hosts("healthy", 1), fleet.hosts("healthy", 8)[1:]
     command = (
-        f"test $(hostname -I | wc -w) -ge 0; case {quick[0]} in {{{{ inventory_hostname }}}}) ;; *) sleep 600;; esac"
+        f"test $(hostname -I | wc -w) -ge 0; case {quick[0]} in {{{{ inventory_hostname }}}}) ;; *) sleep 6543;; esac"
     )
     task_id = services.submit_adhoc([*quick, *slow], command, timeout=300, become=False, template=True)
     wait_for("one host to be ready and two to run", lambda: _counts(services, task_id, success=1, running=2))
