@@ -136,6 +136,22 @@ def test_a_unit_whose_runners_die_is_tried_three_times(services: Services, fleet
     assert load.starts == 6
 
 
+def test_a_consumer_that_dies_right_after_it_gave_hosts_back_gives_them_back_once(
+    services: Services, fleet: Fleet, load: Load, tmp_path: Path
+) -> None:
+    config, passed = services.backend.config_file(), tmp_path / "passed"
+    services.start_distribute(config)
+    services.start_engine(config, {"EXECUTE_ENGINE_FAIL_POINT": f"given-back@{passed}"})
+    task_id = load.submit(fleet.hosts(count=2), 5, on_engine_loss="rerun")
+    load.wait_for_starts(2)
+    (runner,) = services.processes("execute-engine: runner")
+    os.kill(runner, signal.SIGKILL)
+    assert services.wait_task(task_id)["counts"]["success"] == 2
+    assert passed.exists()
+    assert _each(services, task_id, "attempt") == [2, 2]
+    assert load.starts == 4
+
+
 def test_when_a_runner_dies_hosts_that_were_not_begun_run_and_the_others_are_lost(
     services: Services, fleet: Fleet, tmp_path: Path
 ) -> None:
