@@ -156,7 +156,7 @@ def test_a_host_of_a_task_field_by_field(rest: Rest) -> None:
         "created_date": "2026-01-31T12:00:00.000000Z", "finished_date": "2026-01-31T12:00:03.000000Z",
         "blame": "culprit", "unit": 2, "attempt": 2, "engine": "engine-1", "stage": "running",
         "since": "2026-01-31T12:00:01.000000Z", "stuck_task": "restart", "tasks_ok": 1, "tasks_total": 3,
-        "stopped_on_host": "unknown", "started_date": "2026-01-31T12:00:02.000000Z", "tasks": tasks,
+        "stopped_on_host": "unknown", "late": False, "started_date": "2026-01-31T12:00:02.000000Z", "tasks": tasks,
     }  # fmt: skip
     assert item.keys() == TaskHostOut.model_fields.keys()
 
