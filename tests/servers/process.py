@@ -110,13 +110,18 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports free now, below the range for outgoing connections: one of those could take a killed server's port."""
+    """Ports free now, below the range for outgoing connections: one of those could take a killed server's port.
+
+    None is given twice, or looked at again: whoever got it may be about to bind it, in another thread.
+    """
     ports: list[int] = []
-    for port in random.sample(range(20000, 32000), 500):
-        with contextlib.suppress(OSError), socket.create_server(("", port)):
-            ports.append(port)
-        if len(ports) == count:
-            return ports
+    with _ports_lock:
+        for port in random.sample(sorted(set(range(20000, 32000)) - _ports_given), 500):
+            with contextlib.suppress(OSError), socket.create_server(("", port)):
+                ports.append(port)
+            if len(ports) == count:
+                _ports_given.update(ports)
+                return ports
     raise OSError("not enough free ports")
 
 
@@ -128,6 +133,8 @@ def program(name: str, package: str) -> str:
     raise ServerMissing(f"{name} is missing: install {package} (./script/setup does it)")
 
 
+_ports_lock = threading.Lock()
+_ports_given: set[int] = set()
 _reaper_lock = threading.Lock()
 _reaper_input: int | None = None
 
