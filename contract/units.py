@@ -26,6 +26,14 @@ def count_by_status(connection: sa.Connection, unit_id: int) -> dict[str, int]:
     return {status: count for status, count in rows}  # noqa: C416 - dict() does not know the types of a Row
 
 
+def _held_by(unit_id: int, incarnation: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == incarnation
+
+
+def _counters(counts: dict[str, int]) -> dict[str, int]:
+    return {str(status): counts.get(status, 0) for status in FINAL_STATUSES}
+
+
 def end_unit(connection: sa.Connection, unit_id: int, incarnation: str) -> bool:
     """running -> finished with its counters, for the incarnation that holds it.
 
@@ -36,12 +44,8 @@ def end_unit(connection: sa.Connection, unit_id: int, incarnation: str) -> bool:
         return False
     ended = connection.execute(
         sa.update(unit)
-        .where(unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == incarnation)
-        .values(
-            state=UnitState.FINISHED,
-            finished_at=now(),
-            **{status: counts.get(status, 0) for status in FINAL_STATUSES},
-        )
+        .where(*_held_by(unit_id, incarnation))
+        .values(state=UnitState.FINISHED, finished_at=now(), **_counters(counts))
     )
     return ended.rowcount == 1
 
@@ -50,12 +54,7 @@ def hand_back(connection: sa.Connection, unit_id: int, incarnation: str) -> bool
     """running -> waiting for a unit that was claimed and provably not begun."""
     returned = connection.execute(
         sa.update(unit)
-        .where(
-            unit.c.id == unit_id,
-            unit.c.state == UnitState.RUNNING,
-            unit.c.incarnation == incarnation,
-            unit.c.begun_at.is_(None),
-        )
+        .where(*_held_by(unit_id, incarnation), unit.c.begun_at.is_(None))
         .values(state=UnitState.WAITING, incarnation=None, published_at=None)
     )
     return returned.rowcount == 1
@@ -79,12 +78,7 @@ def give_back(
     more = int(counts)
     returned = connection.execute(
         sa.update(unit)
-        .where(
-            unit.c.id == unit_id,
-            unit.c.state == UnitState.RUNNING,
-            unit.c.incarnation == incarnation,
-            unit.c.attempt == attempt,
-        )
+        .where(*_held_by(unit_id, incarnation), unit.c.attempt == attempt)
         .values(
             state=UnitState.WAITING, attempt=unit.c.attempt + more, incarnation=None, begun_at=None, published_at=None
         )
@@ -101,10 +95,8 @@ def give_back(
 
 def recount(connection: sa.Connection, unit_id: int) -> None:
     """Write the counters of an ended unit anew, where its hosts' statuses were changed after its end."""
-    counts = count_by_status(connection, unit_id)
-    connection.execute(
-        sa.update(unit).where(unit.c.id == unit_id).values({status: counts.get(status, 0) for status in FINAL_STATUSES})
-    )
+    counters = _counters(count_by_status(connection, unit_id))
+    connection.execute(sa.update(unit).where(unit.c.id == unit_id).values(counters))
 
 
 def lose_open_hosts(connection: sa.Connection, unit_id: int, reason: str) -> int:
@@ -137,9 +129,7 @@ def settle(connection: sa.Connection, unit_id: int, incarnation: str, begun: boo
         return
     # The unit's row first: its lock keeps a second settler out, and rows are taken in the same order everywhere.
     held = connection.execute(
-        sa.select(unit.c.task_key, unit.c.attempt)
-        .where(unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == incarnation)
-        .with_for_update()
+        sa.select(unit.c.task_key, unit.c.attempt).where(*_held_by(unit_id, incarnation)).with_for_update()
     ).first()
     if held is None:
         return

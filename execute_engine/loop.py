@@ -146,10 +146,12 @@ class Loop:
 
     def _claim_at(self) -> float:
         due_at = self._claims.due_at(self._slots.room()) if self._may_claim() else None
+        return float("inf") if due_at is None else max(due_at, self._paused_until())
+
+    def _paused_until(self) -> float:
+        """When the brake, and units that could not be started, let this engine claim again."""
         braked_until = self._brake.claims_at(self._slots.units)
-        if due_at is None or braked_until is None:
-            return float("inf")
-        return max(due_at, braked_until, self._running.claims_at())
+        return float("inf") if braked_until is None else max(braked_until, self._running.claims_at())
 
     def _take_message(self) -> None:
         if self._parts.subscription is None or not self._claims.wants_message or self._state != EngineState.LIVE:
@@ -163,8 +165,7 @@ class Loop:
             self._claims.message(delivery)
 
     def _claim(self, moment: float) -> None:
-        braked_until = self._brake.claims_at(self._slots.units)
-        if not self._may_claim() or braked_until is None or moment < max(braked_until, self._running.claims_at()):
+        if not self._may_claim() or moment < self._paused_until():
             return
         room, store, held = self._slots.room(), self._parts.store, frozenset(self._running.ids)
         search = self._claims.next(room, moment)

@@ -29,7 +29,6 @@ from execute_engine.report import utc_now
 
 ASKPASS = Path(__file__).with_name("askpass")
 LAST_WORDS_SECONDS = 2.0
-TOLD_SECONDS = 0.02  # between two looks at whether an event was written
 READ_BYTES = 1 << 20
 _PROGRAMS = (b"ssh", b"sftp", b"scp")
 _budget = Budget()
@@ -48,14 +47,14 @@ class Hosts:
     """The ssh clients of one runner, for threads and processes. Made and started before the first task."""
 
     def __init__(
-        self, job: Job, scratch: Path, emit: Callable[[dict[str, Any]], None], told: Callable[[], bool]
+        self, job: Job, scratch: Path, emit: Callable[[dict[str, Any]], None], flush: Callable[[float], bool]
     ) -> None:
-        """told says whether all that was emitted has left this process."""
+        """flush blocks until all that was emitted has left this process, so many seconds at most."""
         self._job = job
         self._scratch = scratch
         self._known_hosts = scratch / "known_hosts"
         self._emit = emit
-        self._told_all = told
+        self._flush = flush
         self._began: dict[str, Where] = {}
         self._told: set[str] = set()
         self._lock = threading.Lock()
@@ -131,8 +130,9 @@ class Hosts:
         self._began[host] = Where("running", now, time.monotonic())
         if first:
             self._emit({"event": "host_started", "host": host, "at": now})
-            while not self._told_all():  # nothing may be started on a host of which the consumer does not know
-                time.sleep(TOLD_SECONDS)
+            self._flush(
+                self._job.timeout_seconds
+            )  # nothing may be started on a host of which the consumer does not know
 
     def ended(self, host: str) -> str | None:
         """The reason that end() gave; also in a worker process, whose memory is older than that."""

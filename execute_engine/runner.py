@@ -130,7 +130,7 @@ class _Run:
         if self._job.connection == "openssh":
             from execute_engine import openssh
 
-            clients = self._connections = openssh.Hosts(self._job, directory, self._tell, self._report.written)
+            clients = self._connections = openssh.Hosts(self._job, directory, self._tell, self._report.flush)
             clients.start()
             return clients.variables()
         from execute_engine import ssh

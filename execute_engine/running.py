@@ -291,11 +291,9 @@ class RunningUnits:
     def _take_in(self, unit: Unit, outcomes: list[HostRow | NewHostKey | RunnerLog]) -> None:
         self._put([outcome for outcome in outcomes if isinstance(outcome, HostRow)])
         for outcome in outcomes:
-            if isinstance(outcome, HostRow):
-                continue
             if isinstance(outcome, NewHostKey):
                 self._new_keys.append(outcome)
-            else:
+            elif isinstance(outcome, RunnerLog):
                 level = logging.getLevelNamesMapping()[outcome.level.upper()]
                 log.log(level, "said by the runner", extra={"unit": unit.id, "text": outcome.text})
 

@@ -162,16 +162,16 @@ class Unit:
         client who ended it. They are done with this.
         """
         status, reason = self._verdict()
-        again = [host for host in self._open.values() if status == HostStatus.LOST and self._may_go_back(host)]
-        if status == HostStatus.LOST and not again and self.job.attempt >= MAX_ATTEMPTS:
+        if status == HostStatus.LOST and self.job.attempt >= MAX_ATTEMPTS:
             reason += f" ({last_attempt(self.job.attempt)})"
-        rows = [
-            self._failed_row(host, status, f"{reason}; {_last_seen(host)}", _text_of(finished_at))
-            for host in self._open.values()
-            if host not in again
-        ]
+        rows, again = [], []
+        for host in self._open.values():
+            if status == HostStatus.LOST and self._may_go_back(host):
+                again.append(host.row_id)
+            else:
+                rows.append(self._failed_row(host, status, f"{reason}; {_last_seen(host)}", _text_of(finished_at)))
         self._open.clear()
-        return rows, [host.row_id for host in again]
+        return rows, again
 
     def _may_go_back(self, host: _Host) -> bool:
         cause = self._ended[0] if self._ended else ""

@@ -29,9 +29,7 @@ EATS = "{{ range(99999) | map('string') | map('center', 99999) | list | length }
 
 def test_a_runner_that_crashes(services: Services, fleet: Fleet) -> None:
     services.start()
-    hosts = fleet.hosts(count=3)
-    task_id = services.submit_adhoc(hosts, "sleep 600", timeout=300, become=False)
-    wait_for("the hosts to run", lambda: len(services.hosts(task_id, status="running")) == 3)
+    task_id = _running(services, fleet, timeout=300)
     _signal(services, "runner", signal.SIGSEGV)
     _ends(services, task_id, "lost", r"killed by SIGSEGV", "this host was at 'shell', stage running,")
     _well(services, fleet)
@@ -61,8 +59,7 @@ def test_a_template_that_lets_nothing_else_of_its_runner_run(services: Services,
 
 def test_a_guard_that_is_stopped(services: Services, fleet: Fleet) -> None:
     services.start()
-    task_id = services.submit_adhoc(fleet.hosts(count=3), "sleep 600", timeout=5, become=False)
-    wait_for("the hosts to run", lambda: len(services.hosts(task_id, status="running")) == 3)
+    task_id = _running(services, fleet, timeout=5)
     _signal(services, "guard", signal.SIGSTOP)
     _ends(
         services,
@@ -78,9 +75,7 @@ def test_a_guard_that_is_stopped(services: Services, fleet: Fleet) -> None:
 def test_a_consumer_that_is_stopped(services: Services, fleet: Fleet) -> None:
     """The dispatcher notices first; then its supervisor kills it, and its guards end what ran."""
     services.start()
-    hosts = fleet.hosts(count=3)
-    task_id = services.submit_adhoc(hosts, "sleep 600", timeout=300, become=False)
-    wait_for("the hosts to run", lambda: len(services.hosts(task_id, status="running")) == 3)
+    task_id = _running(services, fleet, timeout=300)
     _signal(services, "consumer", signal.SIGSTOP)
     _ends(services, task_id, "lost", "gave no sign of life")
     _well(services, fleet)
@@ -111,6 +106,13 @@ def test_a_process_that_no_signal_ends_is_reported_and_keeps_its_slot(services: 
     wait_for("the slot to be free", lambda: _engine(services)["free_slots"] == 3)
     assert _engine(services)["missing"] is None
     _well(services, fleet)
+
+
+def _running(services: Services, fleet: Fleet, timeout: int) -> str:
+    """A task whose three hosts are at work and show it."""
+    task_id = services.submit_adhoc(fleet.hosts(count=3), "sleep 600", timeout=timeout, become=False)
+    wait_for("the hosts to run", lambda: len(services.hosts(task_id, status="running")) == 3)
+    return task_id
 
 
 def _engine(services: Services) -> dict[str, object]:
