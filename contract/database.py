@@ -28,9 +28,9 @@ from contract.errors import DatabaseAway, DatabaseConflict, DatabaseError
 T = TypeVar("T")
 
 HELLO_SECONDS = 2  # for a connection, its greeting, and the ping before its use: who is away is known in twice that
-LOCK_WAIT_SECONDS = 5
+LOCK_WAIT_SECONDS = 2
 IDLE_SECONDS = 60  # then the server ends a connection, also in a transaction: who is stopped in one holds no lock
-CONFLICT_ATTEMPTS = 8
+CONFLICT_SECONDS = 3  # for so long a transaction begins again after a conflict; then its caller decides
 PINGED_IN_VAIN = "pinged_in_vain"
 
 _CONFLICTS = {1205, 1213, 3572}  # lock wait timeout, deadlock, nowait
@@ -49,13 +49,23 @@ class Database:
     """A pool of connections that is never carried over a fork.
 
     answer_timeout_seconds bounds each statement on MySQL (PyMySQL's read_timeout, which covers the greeting too)
-    and the wait for the write lock on SQLite.
+    and the wait for the write lock on SQLite; lock_wait_seconds the wait for locks of rows and tables on MySQL.
     """
 
-    def __init__(self, settings: DatabaseSettings, *, answer_timeout_seconds: float = 15, pool_size: int = 4) -> None:
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        *,
+        answer_timeout_seconds: float = 15,
+        lock_wait_seconds: int = LOCK_WAIT_SECONDS,
+        pool_size: int = 4,
+    ) -> None:
         self.settings = settings
         self.is_sqlite = not settings.ip
-        self.engine = (_sqlite if self.is_sqlite else _mysql)(settings, answer_timeout_seconds, pool_size)
+        if self.is_sqlite:
+            self.engine = _sqlite(settings, answer_timeout_seconds, pool_size)
+        else:
+            self.engine = _mysql(settings, answer_timeout_seconds, lock_wait_seconds, pool_size)
         _forget_at_fork(self.engine)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
@@ -65,17 +75,20 @@ class Database:
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run work in one transaction and commit it; after a deadlock or lock wait the whole of it runs again.
 
-        work must therefore have no effect but on the database. Raises DatabaseConflict when the conflict stays.
+        work must therefore have no effect but on the database. Raises DatabaseConflict when the conflict stays for
+        CONFLICT_SECONDS: who waits for a lock that somebody keeps holds up nobody else.
         """
         engine = self.engine.execution_options(writes=True)
-        for attempt in range(CONFLICT_ATTEMPTS):
+        give_up_at = time.monotonic() + CONFLICT_SECONDS
+        pause = 0.01
+        while True:
             try:
                 return self._once(work, engine)
             except DatabaseConflict:
-                if attempt == CONFLICT_ATTEMPTS - 1:
+                if time.monotonic() >= give_up_at:
                     raise
-                time.sleep(random.uniform(0, 0.01 * 2**attempt))
-        raise AssertionError("unreachable")
+            time.sleep(random.uniform(0, pause))
+            pause *= 2
 
     def close(self) -> None:
         self.engine.dispose()
@@ -135,7 +148,9 @@ def _sqlite(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size
     return engine
 
 
-def _mysql(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size: int) -> sa.Engine:
+def _mysql(
+    settings: DatabaseSettings, answer_timeout_seconds: float, lock_wait_seconds: int, pool_size: int
+) -> sa.Engine:
     url = sa.URL.create(
         "mysql+pymysql", settings.user, settings.password, settings.ip, settings.port, settings.database,
         {"charset": "utf8mb4"},
@@ -144,8 +159,8 @@ def _mysql(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size:
         "connect_timeout": HELLO_SECONDS,
         "read_timeout": HELLO_SECONDS,
         "write_timeout": answer_timeout_seconds,
-        "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}, wait_timeout = {IDLE_SECONDS},"
-        " time_zone = '+00:00'",
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {lock_wait_seconds},"
+        f" lock_wait_timeout = {lock_wait_seconds}, wait_timeout = {IDLE_SECONDS}, time_zone = '+00:00'",
     }
     if settings.ssl_ca:
         arguments["ssl"] = ssl.create_default_context(cafile=str(settings.ssl_ca))

@@ -72,7 +72,8 @@ def _versions() -> tuple[str, ...]:
 
 def _run(database: Database) -> None:
     """One transaction on SQLite; MySQL commits each statement, so the migrations can be run again after a crash."""
-    patient = Database(database.settings, answer_timeout_seconds=STATEMENT_TIMEOUT_SECONDS, pool_size=1)
+    seconds = STATEMENT_TIMEOUT_SECONDS
+    patient = Database(database.settings, answer_timeout_seconds=seconds, lock_wait_seconds=seconds, pool_size=1)
     try:
         patient.write(_upgrade)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -74,7 +75,7 @@ def test_a_transaction_sees_what_others_have_committed_since_it_began_or_is_alon
     database: Database, database_settings: DatabaseSettings, rows_a_and_b: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """READ COMMITTED on MySQL; on SQLite one snapshot, and the write lock from the begin of a write on."""
-    monkeypatch.setattr(handle, "CONFLICT_ATTEMPTS", 1)
+    monkeypatch.setattr(handle, "CONFLICT_SECONDS", 0)
     other = Database(database_settings, answer_timeout_seconds=0.1 if database.is_sqlite else 15)
 
     def work(connection: sa.Connection) -> list[int]:
@@ -129,8 +130,7 @@ def test_after_a_lock_that_was_not_to_be_had_the_whole_transaction_runs_again(
     database: Database, database_settings: DatabaseSettings, rows_a_and_b: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MySQL by itself would undo no more than the statement that has waited."""
-    monkeypatch.setattr(handle, "LOCK_WAIT_SECONDS", 1)
-    waiting = Database(database_settings, answer_timeout_seconds=1 if database.is_sqlite else 15)
+    waiting = Database(database_settings, answer_timeout_seconds=1 if database.is_sqlite else 15, lock_wait_seconds=1)
     holding, conflict = threading.Event(), threading.Event()
     undo = waiting._once
 
@@ -164,9 +164,8 @@ def test_after_a_lock_that_was_not_to_be_had_the_whole_transaction_runs_again(
 def test_a_conflict_that_stays_is_an_error_that_may_be_tried_again(
     database: Database, database_settings: DatabaseSettings, rows_a_and_b: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handle, "LOCK_WAIT_SECONDS", 1)
-    monkeypatch.setattr(handle, "CONFLICT_ATTEMPTS", 2)
-    waiting = Database(database_settings, answer_timeout_seconds=0.2 if database.is_sqlite else 15)
+    monkeypatch.setattr(handle, "CONFLICT_SECONDS", 1.5)
+    waiting = Database(database_settings, answer_timeout_seconds=0.2 if database.is_sqlite else 15, lock_wait_seconds=1)
     tries = []
 
     def blocked(connection: sa.Connection) -> None:
@@ -186,12 +185,33 @@ def test_a_conflict_that_stays_is_an_error_that_may_be_tried_again(
     waiting.close()
 
 
+@pytest.mark.parametrize("call", ["read", "write"])
+def test_a_table_that_somebody_keeps_locked_is_a_conflict_long_before_a_statement_would_be_given_up(
+    mariadb_settings: DatabaseSettings, call: str
+) -> None:
+    """As an ALTER TABLE does that waits for a long transaction: MySQL's own limit is a day."""
+    holder, waiting = Database(mariadb_settings), Database(mariadb_settings, answer_timeout_seconds=600)
+
+    def hold(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("LOCK TABLES leader WRITE")
+        begun = time.monotonic()
+        with pytest.raises(DatabaseConflict):
+            getattr(waiting, call)(lambda connection: connection.exec_driver_sql("SELECT beat FROM leader"))
+        assert time.monotonic() - begun < 60
+        connection.exec_driver_sql("UNLOCK TABLES")
+
+    holder.read(hold)
+    assert rows(waiting, "SELECT beat FROM leader") == []
+    for database in (holder, waiting):
+        database.close()
+
+
 def test_many_writers_at_once_all_get_their_turn(
     database: Database, database_settings: DatabaseSettings, rows_a_and_b: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each reads before it writes: what SQLite refuses at once when the transaction did not begin as a writer."""
     if database.is_sqlite:
-        monkeypatch.setattr(handle, "CONFLICT_ATTEMPTS", 1)
+        monkeypatch.setattr(handle, "CONFLICT_SECONDS", 0)
     each = 15
     barrier = threading.Barrier(6)
 
@@ -427,6 +447,24 @@ def test_a_connection_that_the_server_has_ended_is_replaced_unseen(own_server: M
     own_server.sql(f"KILL {number}")
     assert beat(own_database, "a") == 0
     assert rows(own_database, "SELECT CONNECTION_ID()") != [(number,)]
+
+
+def test_a_server_that_hangs_up_on_each_new_connection_is_away_not_asked_for_ever(own_database: Database) -> None:
+    """Its greeting comes, and then nothing: as from a proxy before a server that died."""
+    made = []
+
+    def hang_up(connection: Any, _record: Any) -> None:
+        made.append(connection)
+        connection._sock.shutdown(socket.SHUT_RDWR)
+
+    fresh = Database(own_database.settings)
+    sa.event.listen(fresh.engine, "connect", hang_up)
+    for tries in (1, 2):
+        away_after(lambda: beat(fresh, "a"))
+        assert len(made) == 2 * tries  # one that may have been old, and one made for this
+    sa.event.remove(fresh.engine, "connect", hang_up)
+    assert beat(fresh, "a") == 0
+    fresh.close()
 
 
 @pytest.mark.parametrize(
