@@ -44,6 +44,7 @@ from tests.daemons import Backend, Services
 from tests.servers import mariadb as mariadb_server
 from tests.servers.fleet import Fleet
 from tests.servers.kafka import KafkaCluster
+from tests.servers.link import Link
 from tests.servers.mariadb import MariaDB
 from tests.servers.process import ServerMissing
 
@@ -151,6 +152,14 @@ def _server(servers: dict[str, Future[Server]], name: str) -> Server:
 @pytest.fixture(scope="session")
 def mariadb(servers: dict[str, Future[Server]]) -> MariaDB:
     return cast(MariaDB, _server(servers, "mariadb"))
+
+
+@pytest.fixture
+def mariadb_link(mariadb: MariaDB) -> Iterator[Link]:
+    """A way of its own to the server, to be slowed down or cut."""
+    link = Link(mariadb.port)
+    yield link
+    link.close()
 
 
 @pytest.fixture(scope="session")

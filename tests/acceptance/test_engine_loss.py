@@ -56,13 +56,14 @@ def _each(services: Services, task_id: str, name: str) -> list[Any]:
     return [item[name] for item in services.hosts(task_id)]
 
 
+@pytest.mark.parametrize("titles", [("supervisor", "consumer"), ("",)], ids=["its services", "a wedged machine"])
 def test_results_of_an_engine_that_was_paused_for_longer_than_its_lease_come_late(
-    services: Services, fleet: Fleet, load: Load
+    services: Services, fleet: Fleet, load: Load, titles: tuple[str, ...]
 ) -> None:
     services.start()
     task_id = load.submit(fleet.hosts(count=3), 4)
     load.wait_for_starts(3)
-    paused = [*services.processes("execute-engine: supervisor"), *services.processes("execute-engine: consumer")]
+    paused = [pid for title in titles for pid in services.processes(f"execute-engine: {title}")]
     for pid in paused:
         os.kill(pid, signal.SIGSTOP)
     task = services.wait_task(task_id)

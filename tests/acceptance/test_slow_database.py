@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,37 +9,29 @@ import requests
 
 from tests.daemons import Backend, Services
 from tests.servers.fleet import Fleet
-from tests.servers.mariadb import MariaDB
+from tests.servers.link import Link
 from tests.servers.process import wait_for
-from tests.servers.slow_link import SlowLink
 
 pytestmark = pytest.mark.parametrize("backend", ["mariadb alone"], indirect=True)
 
 
-@pytest.fixture
-def link(mariadb: MariaDB) -> Iterator[SlowLink]:
-    link = SlowLink(mariadb.port)
-    yield link
-    link.close()
-
-
 def test_requests_are_refused_with_when_to_come_again_and_units_go_on(
-    backend: Backend, fleet: Fleet, link: SlowLink
+    backend: Backend, fleet: Fleet, mariadb_link: Link
 ) -> None:
-    services = Services(replace(backend, database_settings=replace(backend.database_settings, port=link.port)))
+    services = Services(replace(backend, database_settings=replace(backend.database_settings, port=mariadb_link.port)))
     try:
         services.start()
         hosts = fleet.hosts(count=3)
         hung = fleet.hosts("hang")
         task_id = services.submit_adhoc([*hosts, *hung], "sleep 3; echo told", timeout=15, become=False)
         wait_for("the hosts to run", lambda: services.task(task_id)["counts"]["running"] == 4)
-        link.delay_seconds = 5
+        mariadb_link.delay_seconds = 5
         answer = requests.get(services.url("/tasks/"), timeout=60)
         assert (answer.status_code, answer.json()["code"]) == (503, 503)
         assert int(answer.headers["Retry-After"]) > 0
         wait_for("the unit to end on time", lambda: not services.processes("execute-engine: runner"), 60)
         assert requests.get(services.url("/tasks/"), timeout=60).status_code == 503
-        link.delay_seconds = 0
+        mariadb_link.delay_seconds = 0
 
         task = services.wait_task(task_id)
         assert {status: count for status, count in task["counts"].items() if count} == {"success": 3, "timeout": 1}
@@ -50,5 +41,5 @@ def test_requests_are_refused_with_when_to_come_again_and_units_go_on(
         print(services.logs())
         raise
     finally:
-        link.delay_seconds = 0
+        mariadb_link.delay_seconds = 0
         services.stop()
