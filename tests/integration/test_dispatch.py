@@ -664,7 +664,7 @@ def test_a_leading_process_that_was_paused_finds_another_one_leading_and_changes
     first, second = processes
     beats = leader_row(database).beat
     wait_for("a beat", lambda: leader_row(database).beat > beats)
-    first.send(signal.SIGSTOP)  # between two of its transactions: the next beat is two seconds away
+    first.pause()  # between two of its transactions: the next beat is two seconds away
     second.wait_until(lambda: "this dispatcher leads" in second.log())
     holder = leader_row(database).holder
     units = add_task(database, hosts=4, unit_hosts=2)

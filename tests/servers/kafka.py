@@ -76,7 +76,7 @@ class KafkaCluster:
 
     def pause(self, number: int) -> None:
         """The broker hangs: connections stay open and nothing answers."""
-        self.brokers[number].send(signal.SIGSTOP)
+        self.brokers[number].pause()
 
     def resume(self, number: int) -> None:
         self.brokers[number].send(signal.SIGCONT)

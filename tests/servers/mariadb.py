@@ -51,7 +51,7 @@ class MariaDB:
 
     def pause(self) -> None:
         """The server hangs: it sends no greeting and answers no query."""
-        self.process.send(signal.SIGSTOP)
+        self.process.pause()
 
     def resume(self) -> None:
         self.process.send(signal.SIGCONT)

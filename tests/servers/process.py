@@ -60,9 +60,15 @@ class Process:
         return os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the whole group: SIGSTOP = hang, SIGCONT = go on."""
+        """Signal the whole group."""
         if self._child is not None and self._child.returncode is None:
             os.killpg(self._child.pid, number)
+
+    def pause(self) -> None:
+        """The server hangs, until it is sent SIGCONT: when this returns, no thread of it does anything more."""
+        self.send(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+        wait_for(f"{self.name} to stand still", lambda: all(map(_stands_still, threads.iterdir())))
 
     def stop(self, seconds: float = 30, first: signal.Signals = signal.SIGTERM) -> int | None:
         """Ask it to stop (a paused one too), wait, then kill what is left of its group. Returns its exit code."""
@@ -90,6 +96,13 @@ class Process:
             return condition()
 
         wait_for(self.name, ready, seconds)
+
+
+def _stands_still(thread: Path) -> bool:
+    """As the state after the name in brackets says (proc(5), /proc/pid/stat)."""
+    with contextlib.suppress(OSError):  # it has ended: another look
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return False
 
 
 def wait_for(what: str, condition: Callable[[], T], seconds: float = 120) -> T:
