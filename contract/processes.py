@@ -13,6 +13,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUND_SECONDS = 0.05
+_MOST_LOOKS = 100  # at a machine on which something forks all the time
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:
@@ -80,19 +81,24 @@ def marked(variable: str, value_matches: Callable[[str], bool]) -> list[int]:
     What is read is the environment at exec: a process that forks shows its parent's, one whose memory of it was
     overwritten shows nothing. Processes of other users are left out unless this one is root's.
     """
-    prefix = f"{variable}=".encode()
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdecimal() or int(entry) == os.getpid():
-            continue
-        try:
-            environment = Path(f"/proc/{entry}/environ").read_bytes()
-        except OSError:  # ended meanwhile, or another user's
-            continue
-        values = [item[len(prefix) :] for item in environment.split(b"\0") if item.startswith(prefix)]
-        if any(value_matches(os.fsdecode(value)) for value in values):
-            found.append(int(entry))
+    found: list[int] = []
+    seen = {os.getpid()}
+    for _ in range(_MOST_LOOKS):
+        new = sorted({int(entry) for entry in os.listdir("/proc") if entry.isdecimal()} - seen)
+        if not new:  # else one that was listed may have forked and ended before it was read
+            break
+        seen.update(new)
+        found += [pid for pid in new if any(map(value_matches, _values_in_environment(pid, variable)))]
     return found
+
+
+def _values_in_environment(pid: int, variable: str) -> list[str]:
+    prefix = f"{variable}=".encode()
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # ended meanwhile, or another user's
+        return []
+    return [os.fsdecode(item[len(prefix) :]) for item in environment.split(b"\0") if item.startswith(prefix)]
 
 
 def kill_all(find: Callable[[], Iterable[int]], deadline_seconds: float) -> list[int]:
@@ -102,9 +108,14 @@ def kill_all(find: Callable[[], Iterable[int]], deadline_seconds: float) -> list
     that was recycled meanwhile is never signalled.
     """
     deadline = time.monotonic() + deadline_seconds
-    while left := _living(find()):
-        if time.monotonic() >= deadline:
+    dead: set[int] = set()
+    while True:
+        found = set(find())
+        left = _living(found)
+        # One that was found and ended before we looked may have forked: nothing new may be found.
+        if (not left and found <= dead) or time.monotonic() >= deadline:
             break
+        dead |= found.difference(left)
         handles = _open_handles(left)
         try:
             # Found again while we hold handles: the handle is of the process that was found, or of a dead one.
