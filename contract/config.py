@@ -152,8 +152,17 @@ class DistributeSettings:
     )
     port: int = options.integer(8007, 1, 65535, "Port that REST listens on.")
     workers: int = options.integer(2, 1, 256, "Processes that answer REST.")
-    tokens_file: Path | None = options.file("Tokens of the clients.", must_be_readable=False)
+    tokens_file: Path | None = options.file(
+        "Tokens of the clients, made by python -m distribute token. Empty: only loopback is answered.",
+        must_be_readable=False,
+    )
     no_auth: bool = options.switch(False, "yes: answer without a token on addresses other than loopback.")
+    trusted_proxies: tuple[str, ...] = options.listing(
+        "Proxies whose X-Forwarded-For is believed, comma-separated.",
+        pattern=r"[0-9A-Fa-f.:]+",
+        expected="addresses, comma-separated",
+        default=("127.0.0.1", "::1"),
+    )
     files_dir: Path = options.folder("data/files", "Projects cloned from Gitlab; shared with the engines.")
     parallel: int = options.integer(0, 0, 1_000_000, "Hosts of one task that run at once; 0: no limit.")
     retention_days: int = options.integer(90, 1, 36_500, "Days that finished tasks are kept.")

@@ -45,10 +45,12 @@ def default_text(item: dataclasses.Field[Any]) -> str:
     if (written := of(item).written) is not None:
         return written
     match item.default:
-        case None | ():
+        case None:
             return ""
         case bool() as switched:
             return "yes" if switched else "no"
+        case tuple() as entries:
+            return ", ".join(entries)
         case default:
             return str(default)
 
@@ -102,8 +104,8 @@ def choice(default: str, choices: tuple[str, ...], words: str) -> Any:
     return _field(default, Option(parse, words))
 
 
-def listing(words: str, *, pattern: str, expected: str) -> Any:
-    """Comma-separated entries as a tuple; blanks and empty entries do not count. The default is the empty one."""
+def listing(words: str, *, pattern: str, expected: str, default: tuple[str, ...] = ()) -> Any:
+    """Comma-separated entries as a tuple; blanks and empty entries do not count."""
 
     def parse(value: str) -> tuple[str, ...]:
         entries = tuple(entry.strip() for entry in value.split(",") if entry.strip())
@@ -111,7 +113,7 @@ def listing(words: str, *, pattern: str, expected: str) -> Any:
             raise ValueError(expected)
         return entries
 
-    return _field((), Option(parse, words))
+    return _field(default, Option(parse, words))
 
 
 def folder(default: str, words: str, *, written: str | None = None) -> Any:

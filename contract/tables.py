@@ -171,3 +171,17 @@ host_key = _table(
     sa.Column("first_seen_at", Moment, nullable=False),
     sa.Column("engine", sa.String(255), nullable=False),
 )
+
+audit = _table(  # rows are only ever added
+    "audit",
+    sa.Column("id", Key, primary_key=True, autoincrement=True),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("who", Ascii(64), nullable=False),  # the name of a token
+    sa.Column("address", Ascii(64), nullable=False),
+    sa.Column("action", Ascii(32), nullable=False),
+    sa.Column("target", sa.String(255)),  # the id of a task
+    sa.Column("code", sa.Integer, nullable=False),
+    sa.Column("msg", sa.String(1000), nullable=False),
+    sa.Index("audit_by_who", "who", "id"),
+    sa.Index("audit_by_target", "target", "id"),
+)

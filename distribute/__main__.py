@@ -1,4 +1,4 @@
-"""python -m distribute [web | dispatcher] --config FILE: the supervisor, or one of the roles that it starts."""
+"""python -m distribute [web | dispatcher | token ...] --config FILE: the supervisor, one of its roles, or a command."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from contract.config import Config
 from contract.errors import ConfigError
 from contract.supervised import Lifeline
 from contract.supervisor import Child, Supervisor
+from distribute import exposure, token_command
 
 ROLES = {"web": 25.0, "dispatcher": 15.0}  # how long each may take to stop, seconds
 
@@ -22,22 +23,36 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 after a stop, 78 when the configuration cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m distribute", description="Takes tasks by REST and hands them out.")
-    parser.add_argument("role", nargs="?", choices=ROLES, help="one process of the service; without it: all of them")
-    parser.add_argument("--config", type=Path, default=Path("conf/server.conf"), help="default: %(default)s")
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     lifeline = Lifeline.from_environment()
     try:
         settings = config.load(given.config, "distribute")
-        logs.configure("distribute", given.role or "supervisor", settings.secrets())
-        return _run_role(given.role, settings, lifeline) if given.role else _supervise(given.config, settings)
+        if given.command == "token":
+            return token_command.run(given, settings)
+        logs.configure("distribute", given.command or "supervisor", settings.secrets())
+        return _run_role(given.command, settings, lifeline) if given.command else _supervise(given.config, settings)
     except ConfigError as exc:
         print(exc, file=sys.stderr)
         return ConfigError.EXIT_CODE
 
 
+def _parser() -> argparse.ArgumentParser:
+    """--config may stand before or behind every command: behind it has no default that would undo the one before."""
+    words = "default: conf/server.conf"
+    parser = argparse.ArgumentParser(prog="python -m distribute", description="Takes tasks by REST and hands them out.")
+    parser.add_argument("--config", type=Path, default=Path("conf/server.conf"), help=words)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=words)
+    roles = parser.add_subparsers(dest="command", metavar="COMMAND", help="without: the whole service")
+    roles.add_parser("web", parents=[shared], help="one process of the service: REST")
+    roles.add_parser("dispatcher", parents=[shared], help="one process of the service: hands units out")
+    token_command.declare(roles.add_parser("token", parents=[shared], help="the tokens of the clients"), shared)
+    return parser
+
+
 def _supervise(config_file: Path, settings: Config) -> int:
-    for warning in settings.warnings:
+    door = exposure.check(settings.distribute)
+    for warning in (*settings.warnings, *([door] if door else [])):
         log.warning(warning)
     command = (sys.executable, "-m", "distribute")
     children = [Child(role, (*command, role, "--config", str(config_file)), stop) for role, stop in ROLES.items()]

@@ -13,6 +13,10 @@ class NotLeading(DistributeError):
     """Another dispatcher leads: nothing was changed, and this one must stop dispatching at once."""
 
 
+class TokensError(DistributeError):
+    """The tokens file cannot be read, written, or used as it is asked for."""
+
+
 class Problems(DistributeError, ValueError):
     """One value of a request has one or more problems; each names its place within the value ("" = all of it)."""
 
@@ -48,6 +52,36 @@ class BadRequest(RequestError):
         count = len(self.problems)
         super().__init__(message or f"The request has {count} problem{'s' if count > 1 else ''}; nothing was done.")
         self.data = [{"field": field, "problem": problem} for field, problem in self.problems]
+
+
+class Unauthorized(RequestError):
+    """401: no token, or none that is known."""
+
+    STATUS = 401
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(RequestError):
+    """403: the token does not go so far; problems say for which fields."""
+
+    STATUS = 403
+
+    def __init__(self, message: str, problems: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.data = [{"field": field, "problem": problem} for field, problem in problems] or None
+
+
+class TooManyRequests(RequestError):
+    """429: too many wrong tokens from this address."""
+
+    STATUS = 429
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
 class NotFound(RequestError):
