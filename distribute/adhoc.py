@@ -6,9 +6,10 @@ from typing import Any
 
 from flask import Response
 
-from distribute import context, results, submissions
+from distribute import access, context, results, submissions
 from distribute.inputs import Resource
 from distribute.schemas import AdhocPage, AdhocSubmission, AdhocSubmissionAnswer, ResultQuery
+from distribute.tokens import Role
 
 adhoc = Resource("adhoc", __name__)
 
@@ -17,34 +18,37 @@ adhoc = Resource("adhoc", __name__)
 @adhoc.input(AdhocSubmission, arg_name="request")
 @adhoc.output(AdhocSubmissionAnswer)
 @adhoc.doc(responses=[400, 409, 413, 415, 503])
+@access.needs(Role.SUBMIT, "submit")
 def submit(request: AdhocSubmission) -> dict[str, Any]:
     """Run a module on hosts
 
     Answered when the task is stored; the same task_id with the same request is answered alike and runs once.
     """
-    here = context.current()
-    return submissions.answer(here.database, submissions.adhoc_task(request, here.config), request.ips.duplicates)
+    new = submissions.adhoc_task(request, context.current().config, access.client().name)
+    return submissions.answer(new, request.ips.duplicates)
 
 
 @adhoc.get("/")
 @adhoc.input(ResultQuery, location="query", arg_name="query")
 @adhoc.output(AdhocPage)
 @adhoc.doc(responses=[400, 404, 503])
+@access.needs(Role.READ)
 def read(query: ResultQuery) -> Response | dict[str, Any]:
     """Results of ad hoc tasks
 
     By task_id every host; by ip that host's results, newest first; by ips the newest result of each.
     """
-    return results.answer(context.current().database, query, "adhoc", results.adhoc_item)
+    return results.answer(query, "adhoc", results.adhoc_item)
 
 
 @adhoc.post("/query/")
 @adhoc.input(ResultQuery, arg_name="query")
 @adhoc.output(AdhocPage)
 @adhoc.doc(responses=[400, 404, 413, 415, 503])
+@access.needs(Role.READ)
 def query(query: ResultQuery) -> Response | dict[str, Any]:
     """Results of ad hoc tasks, asked for in a body
 
     The same as GET /adhoc/, for more addresses than a URL can hold.
     """
-    return results.answer(context.current().database, query, "adhoc", results.adhoc_item)
+    return results.answer(query, "adhoc", results.adhoc_item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apiflask import APIFlask, HTTPError
 from flask import request
@@ -14,7 +14,7 @@ from contract import __version__
 from contract.config import Config
 from contract.database import Database
 from contract.errors import DatabaseRetry
-from distribute import context
+from distribute import audit, context
 from distribute.adhoc import adhoc
 from distribute.answers import envelope
 from distribute.context import Context
@@ -57,9 +57,10 @@ def create_app(config: Config, database: Database) -> APIFlask:
     app.url_map.merge_slashes = False
     app.wsgi_app = _with_last_slash(app.wsgi_app)
     app.extensions |= context.bind(Context(config, database))
-    for blueprint in (adhoc, playbook, tasks, engines, hold, release, health):
+    for blueprint in (adhoc, playbook, tasks, engines, hold, release, audit.audit, health):
         app.register_blueprint(blueprint)
-    app.before_request(_require_schema)
+    app.before_request(_let_in)
+    app.spec_processor(_document_tokens)
     app.error_processor(_answer_http_error)
     app.register_error_handler(RequestError, _answer_request_error)
     app.register_error_handler(DatabaseRetry, _answer_database_away)
@@ -79,9 +80,23 @@ def _with_last_slash(application: WSGIApplication) -> WSGIApplication:
     return call
 
 
-def _require_schema() -> None:
-    if request.path.startswith(BASE_PATH) and request.url_rule is not None:
-        context.current().require_schema()
+def _let_in() -> None:
+    if request.path.startswith(BASE_PATH):
+        context.current().door.let_in()
+        if request.url_rule is not None:
+            context.current().require_schema()
+
+
+def _document_tokens(spec: dict[str, Any]) -> dict[str, Any]:
+    """What is true of every path below the base path."""
+    spec["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    failure = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
+    words = {"401": "No token, or none that is known", "403": "The token does not go so far", "429": "Slow down"}
+    for path, operations in spec["paths"].items():
+        for operation in operations.values() if path.startswith(BASE_PATH) else ():
+            operation["security"] = [{"token": []}]
+            operation["responses"] |= {code: {"description": text, "content": failure} for code, text in words.items()}
+    return spec
 
 
 def _answer_http_error(error: HTTPError) -> ResponseReturnValue:
@@ -91,12 +106,14 @@ def _answer_http_error(error: HTTPError) -> ResponseReturnValue:
 
 
 def _answer_request_error(error: RequestError) -> ResponseReturnValue:
+    audit.refused(error)
     return envelope(error.data, error.message, error.STATUS), error.STATUS, error.headers
 
 
 def _answer_database_away(error: DatabaseRetry) -> ResponseReturnValue:
     log.warning("the database does not answer", extra={"path": request.path, "error": str(error)})
-    return _answer_request_error(NotReady("The database does not answer; nothing was done. Try again."))
+    away = NotReady("The database does not answer; nothing was done. Try again.")
+    return envelope(away.data, away.message, away.STATUS), away.STATUS, away.headers
 
 
 def _answer_unexpected(error: Exception) -> ResponseReturnValue:

@@ -11,6 +11,7 @@ from contract import migrations
 from contract.config import Config
 from contract.database import Database
 from contract.errors import DatabaseError, SchemaError, SchemaOutdated
+from distribute.access import Door
 from distribute.errors import NotReady
 
 _NAME = "distribute"
@@ -22,6 +23,7 @@ class Context:
     def __init__(self, config: Config, database: Database) -> None:
         self.config = config
         self.database = database
+        self.door = Door(config.distribute)
         self._schema_was_current = False
 
     def require_schema(self) -> None:

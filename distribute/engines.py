@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from distribute import answers, context
+from distribute import access, answers, context
 from distribute.answers import moment
 from distribute.inputs import Resource
 from distribute.schemas import EngineAnswer
 from distribute.store import queries
+from distribute.tokens import Role
 
 engines = Resource("engines", __name__)
 
@@ -16,6 +17,7 @@ engines = Resource("engines", __name__)
 @engines.get("/")
 @engines.output(EngineAnswer)
 @engines.doc(responses=[503])
+@access.needs(Role.READ)
 def list_engines() -> dict[str, Any]:
     """The engines, each in its newest incarnation"""
     rows = context.current().database.read(queries.engines)

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import sqlalchemy as sa
-from flask import request
 
-from distribute import answers, context
+from distribute import access, answers, audit, context
 from distribute.answers import moment
 from distribute.inputs import Resource
 from distribute.schemas import HoldAnswer, NoFields
 from distribute.store import holding, queries
+from distribute.tokens import Role
 
 hold = Resource("hold", __name__)
 release = Resource("release", __name__)
-
-log = logging.getLogger(__name__)
 
 
 @hold.post("/")
 @hold.input(NoFields, arg_name="_body")
 @hold.output(HoldAnswer)
 @hold.doc(responses=[400, 503])
+@access.needs(Role.OPERATE, "hold")
 def stop_dispatching(_body: NoFields) -> dict[str, Any]:
     """Stop all dispatching
 
     Units that run go on; nothing else is started until it is released, also not after a restart.
     """
-    held_by = request.remote_addr or "unknown"
-    context.current().database.write(lambda connection: holding.hold(connection, held_by))
-    log.warning("dispatching is held", extra={"by": held_by})
+    client = access.client()
+    audit.change(None, lambda connection: holding.hold(connection, f"{client.name} at {client.address}"))
     return _answer()
 
 
@@ -39,10 +36,10 @@ def stop_dispatching(_body: NoFields) -> dict[str, Any]:
 @release.input(NoFields, arg_name="_body")
 @release.output(HoldAnswer)
 @release.doc(responses=[400, 503])
+@access.needs(Role.OPERATE, "release")
 def resume_dispatching(_body: NoFields) -> dict[str, Any]:
     """Resume all dispatching"""
-    context.current().database.write(holding.release)
-    log.warning("dispatching is released", extra={"by": request.remote_addr or "unknown"})
+    audit.change(None, holding.release)
     return _answer()
 
 

@@ -11,7 +11,8 @@ from flask import Response
 
 from contract.database import Database
 from contract.states import OPEN_STATUSES, HostStatus
-from distribute import answers, cursors
+from distribute import access, answers, context, cursors
+from distribute.access import Client
 from distribute.answers import Item, moment
 from distribute.cursors import Position
 from distribute.errors import NotFound
@@ -27,9 +28,10 @@ Pager = Callable[[sa.Connection, Position | None, int], Rows]  # rows from a pos
 MakeItem = Callable[[Row, Row], Item]  # from a host result and its task
 
 
-def answer(database: Database, query: ResultQuery, type_: str, make_item: MakeItem) -> Response | dict[str, Any]:
+def answer(query: ResultQuery, type_: str, make_item: MakeItem) -> Response | dict[str, Any]:
     """GET /adhoc/, GET /playbook/ and their POST .../query/. Raises NotFound, BadRequest and DatabaseError."""
-    pager, name = _pager(database, query, type_)
+    database = context.current().database
+    pager, name = _pager(database, query, type_, access.client())
     start = cursors.decode(query.cursor, name)
     if query.limit is None:
         return answers.streamed(_pages(database, pager, make_item, start))
@@ -101,24 +103,30 @@ def _success_rate(row: Row) -> str | None:
     return "100%" if row.status == HostStatus.SUCCESS else "0%"
 
 
-def _pager(database: Database, query: ResultQuery, type_: str) -> tuple[Pager, str]:
-    """How to read the rows, and the name of the query in its cursors."""
+def _pager(database: Database, query: ResultQuery, type_: str, client: Client) -> tuple[Pager, str]:
+    """How to read the rows that the client may see, and the name of the query in its cursors."""
     if query.task_id is not None:
-        return _task_pager(database, query.task_id, type_), f"{type_} task_id {query.task_id}"
+        return _task_pager(database, query.task_id, type_, client.hosts), f"{type_} task_id {query.task_id}"
     if query.ip is not None:
-        return _host_pager(query.ip, type_), f"{type_} ip {query.ip}"
+        pager = _host_pager(query.ip, type_) if client.may_use(query.ip) else _no_rows
+        return pager, f"{type_} ip {query.ip}"
     assert query.ips is not None
-    return _hosts_pager(query.ips.names, type_), f"{type_} ips {','.join(query.ips.names)}"
+    hosts = tuple(filter(client.may_use, query.ips.names))
+    return _hosts_pager(hosts, type_), f"{type_} ips {','.join(query.ips.names)}"
 
 
-def _task_pager(database: Database, task_id: str, type_: str) -> Pager:
+def _no_rows(_connection: sa.Connection, _start: Position | None, _limit: int) -> Rows:
+    return [], None
+
+
+def _task_pager(database: Database, task_id: str, type_: str, patterns: tuple[str, ...]) -> Pager:
     task = database.read(lambda connection: queries.find_task(connection, task_id))
     if task is None or task.type != type_:
         raise NotFound(f"There is no {_KINDS[type_]} {task_id}.")
 
     def page(connection: sa.Connection, start: Position | None, limit: int) -> Rows:
         after_id = start[0] if start else 0
-        rows = queries.results_of_task(connection, task.key, after_id=after_id, limit=limit + 1)
+        rows = queries.results_of_task(connection, task.key, patterns=patterns, after_id=after_id, limit=limit + 1)
         return cut(rows, limit, lambda last: [last.id])
 
     return page

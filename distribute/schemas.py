@@ -208,6 +208,14 @@ class HostQuery(Request):
     cursor: str | None = None
 
 
+class AuditQuery(Request):
+    who: Label | None = Field(None, description="the name of a token")
+    action: Label | None = Field(None, description="submit, rerun, cancel, hold, release")
+    target: Label | None = Field(None, description="the id of a task")
+    limit: Limit = DEFAULT_PAGE
+    cursor: str | None = None
+
+
 Data = TypeVar("Data")
 
 
@@ -310,6 +318,7 @@ class TaskBaseOut(BaseModel):
     task_id: str
     task_name: str
     type: Literal["adhoc", "playbook"]
+    submitted_by: str | None = Field(description="the name of the token")
     module: str | None
     state: TaskState
     hosts: int
@@ -353,8 +362,18 @@ class EngineOut(BaseModel):
 
 class HoldOut(BaseModel):
     held: bool
-    held_by: str | None = Field(description="the address that asked for it")
+    held_by: str | None = Field(description="who asked for it, and from which address")
     since: Moment | None
+
+
+class AuditOut(BaseModel):
+    date: Moment
+    who: str = Field(description="the name of the token")
+    address: str
+    action: str = Field(examples=["cancel"])
+    target: str | None = Field(description="the id of the task")
+    code: int
+    msg: str
 
 
 class HoldAnswer(Answer[HoldOut]):
@@ -394,6 +413,10 @@ class TaskHostPage(Page[TaskHostOut]):
 
 
 class EngineAnswer(Answer[list[EngineOut]]):
+    pass
+
+
+class AuditPage(Page[AuditOut]):
     pass
 
 

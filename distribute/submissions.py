@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from contract.config import Config
-from contract.database import Database
 from contract.states import ENDED_TASKS
+from distribute import access, audit
 from distribute.answers import Item, envelope, moment
 from distribute.errors import Conflict
 from distribute.schemas import AdhocSubmission, PlaybookSubmission, Rerun, Submission
@@ -20,9 +20,14 @@ from distribute.store.queries import Row
 from distribute.store.submission import NewTask, submit
 
 
-def answer(database: Database, new: NewTask, duplicates: int) -> dict[str, Any]:
-    """Store it and answer; again the same answer when it is there already. Raises Conflict and DatabaseError."""
-    return summary(database.write(lambda connection: submit(connection, new)), duplicates)
+def answer(new: NewTask, duplicates: int) -> dict[str, Any]:
+    """Store it and answer; again the same answer when it is there already.
+
+    Raises Forbidden, Conflict and DatabaseError.
+    """
+    audit.about(new.id)
+    access.require_hosts(new.hosts)
+    return summary(audit.change(new.id, lambda connection: submit(connection, new)), duplicates)
 
 
 def summary(stored: Row, duplicates: int) -> dict[str, Any]:
@@ -44,10 +49,11 @@ def summary(stored: Row, duplicates: int) -> dict[str, Any]:
     return envelope(item, "accepted")
 
 
-def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
+def adhoc_task(request: AdhocSubmission, config: Config, submitted_by: str) -> NewTask:
     are_json = not isinstance(request.args, str)
     return NewTask(
         **_common(request, config),
+        submitted_by=submitted_by,
         options=_options(
             request,
             config,
@@ -62,7 +68,7 @@ def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
     )
 
 
-def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
+def playbook_task(request: PlaybookSubmission, config: Config, submitted_by: str) -> NewTask:
     playbook = request.playbook_content
     options = _options(
         request,
@@ -76,6 +82,7 @@ def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
     units = -(-len(request.ips.names) // common["unit_hosts"])
     return NewTask(
         **common,
+        submitted_by=submitted_by,
         options={**options, "strategies": list(playbook.strategies)},
         warnings=playbook.warnings(units) + ([] if request.host_timeout else playbook.hang_warnings()),
         playbook_name=request.playbook_name,
@@ -83,14 +90,18 @@ def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
     )
 
 
-def rerun(connection: sa.Connection, before: Row, request: Rerun) -> NewTask:
-    """A new task like the one before, for its hosts with these statuses. Raises Conflict where there is none."""
+def rerun(connection: sa.Connection, before: Row, request: Rerun, submitted_by: str) -> NewTask:
+    """A new task like the one before, for its hosts with these statuses.
+
+    Raises Conflict where there is none, and Forbidden.
+    """
     if before.state not in ENDED_TASKS:
         raise Conflict(f"The task {before.id} has not ended; nothing was done. Wait for it, or cancel it first.")
     hosts = queries.hosts_with_status(connection, before.key, request.statuses)
     if not hosts:
         wanted = ", ".join(request.statuses)
         raise Conflict(f"The task {before.id} has no host with status {wanted}; nothing was done.")
+    access.require_hosts(hosts)
     same = {"rerun_of": before.id, "statuses": request.statuses}
     return NewTask(
         id=request.task_id or uuid.uuid4().hex,
@@ -101,6 +112,7 @@ def rerun(connection: sa.Connection, before: Row, request: Rerun) -> NewTask:
         warnings=before.warnings,
         request_hash=hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest(),
         hosts=hosts,
+        submitted_by=submitted_by,
         unit_hosts=before.options["unit_hosts"],
         module=before.module,
         args=before.args,

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from contract.database import now
 from contract.states import OPEN_STATUSES
-from distribute import answers, context, cursors, holding, results, submissions
+from distribute import access, answers, audit, context, cursors, holding, results, submissions
 from distribute.answers import Item, moment
 from distribute.cursors import Position
-from distribute.errors import NotFound
+from distribute.errors import Forbidden, NotFound
 from distribute.inputs import Resource
 from distribute.schemas import (
     TASK_ID,
@@ -29,6 +29,7 @@ from distribute.store import cancelling, queries
 from distribute.store.cancelling import NOT_BEGUN
 from distribute.store.queries import Row
 from distribute.store.submission import submit
+from distribute.tokens import Role
 
 tasks = Resource("tasks", __name__)
 
@@ -37,6 +38,7 @@ tasks = Resource("tasks", __name__)
 @tasks.input(TaskQuery, location="query", arg_name="query")
 @tasks.output(TaskPage)
 @tasks.doc(responses=[400, 503])
+@access.needs(Role.READ)
 def list_tasks(query: TaskQuery) -> dict[str, Any]:
     """Tasks, newest first"""
     name = f"tasks {query.state} {query.type}"
@@ -58,6 +60,7 @@ def list_tasks(query: TaskQuery) -> dict[str, Any]:
 @tasks.get("/<task_id>/")
 @tasks.output(TaskAnswer)
 @tasks.doc(responses=[404, 503])
+@access.needs(Role.READ)
 def read_task(task_id: str) -> dict[str, Any]:
     """How far a task is, how fast, how long still"""
     return context.current().database.read(lambda connection: _progress(connection, task_id))
@@ -67,21 +70,29 @@ def read_task(task_id: str) -> dict[str, Any]:
 @tasks.input(NoFields, arg_name="_body")
 @tasks.output(TaskAnswer)
 @tasks.doc(responses=[400, 404, 503])
+@access.needs(Role.SUBMIT, "cancel")
 def cancel(task_id: str, _body: NoFields) -> dict[str, Any]:
     """Stop a task
 
     What waits ends at once, what runs within seconds; hosts that have a result keep it. For a task that has ended, or
     was cancelled before, nothing changes.
     """
-    database = context.current().database
-    database.write(lambda connection: cancelling.cancel(connection, _find(connection, task_id).key))
-    return database.read(lambda connection: _progress(connection, task_id))
+
+    def end(connection: sa.Connection) -> None:
+        task = _find(connection, task_id)
+        access.require_owner(task.submitted_by)
+        _require_all_hosts(connection, task)
+        cancelling.cancel(connection, task.key)
+
+    audit.change(task_id, end)
+    return context.current().database.read(lambda connection: _progress(connection, task_id))
 
 
 @tasks.post("/<task_id>/rerun/")
 @tasks.input(Rerun, arg_name="request")
 @tasks.output(RerunAnswer)
 @tasks.doc(responses=[400, 404, 409, 503])
+@access.needs(Role.SUBMIT, "rerun")
 def rerun(task_id: str, request: Rerun) -> dict[str, Any]:
     """Run an ended task again on the hosts that had no good result
 
@@ -89,9 +100,11 @@ def rerun(task_id: str, request: Rerun) -> dict[str, Any]:
     """
 
     def store(connection: sa.Connection) -> Row:
-        return submit(connection, submissions.rerun(connection, _find(connection, task_id), request))
+        before = _find(connection, task_id)
+        access.require_owner(before.submitted_by)
+        return submit(connection, submissions.rerun(connection, before, request, access.client().name))
 
-    return submissions.summary(context.current().database.write(store), duplicates=0)
+    return submissions.summary(audit.change(task_id, store), duplicates=0)
 
 
 def _progress(connection: sa.Connection, task_id: str) -> dict[str, Any]:
@@ -119,18 +132,24 @@ def _progress(connection: sa.Connection, task_id: str) -> dict[str, Any]:
 @tasks.input(HostQuery, location="query", arg_name="query")
 @tasks.output(TaskHostPage)
 @tasks.doc(responses=[400, 404, 503])
+@access.needs(Role.READ)
 def list_hosts(task_id: str, query: HostQuery) -> dict[str, Any]:
     """The hosts of a task, in pages
 
     status=running shows what it is stuck on: those that have changed least recently come first.
     """
     name = f"hosts of {task_id} {query.status}"
-    start = cursors.decode(query.cursor, name)
+    start, patterns = cursors.decode(query.cursor, name), access.client().hosts
 
     def read(connection: sa.Connection) -> tuple[Row, list[Row]]:
         task = _find(connection, task_id)
         found = queries.hosts_of_task(
-            connection, task.key, status=query.status, after=_since_and_id(start), limit=query.limit + 1
+            connection,
+            task.key,
+            status=query.status,
+            patterns=patterns,
+            after=_since_and_id(start),
+            limit=query.limit + 1,
         )
         return task, list(found)
 
@@ -154,11 +173,19 @@ def _find(connection: sa.Connection, task_id: str) -> Row:
     return task
 
 
+def _require_all_hosts(connection: sa.Connection, task: Row) -> None:
+    """Raises Forbidden when the task has hosts that the client may not use."""
+    if queries.has_other_hosts(connection, task.key, access.client().hosts):
+        patterns = ", ".join(access.client().hosts)
+        raise Forbidden(f"The task {task.id} has hosts outside those of {access.client().name} ({patterns}).")
+
+
 def _task(row: Row) -> Item:
     return {
         "task_id": row.id,
         "task_name": row.name,
         "type": row.type,
+        "submitted_by": row.submitted_by,
         "module": row.module,
         "state": row.state,
         "hosts": row.host_count,

@@ -132,8 +132,22 @@ CREATE TABLE host_key (
     PRIMARY KEY (host, port, key_type)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+CREATE TABLE audit (
+    id BIGINT NOT NULL AUTO_INCREMENT,
+    at DATETIME(6) NOT NULL,
+    who VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    address VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    action VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    target VARCHAR(255),
+    code INTEGER NOT NULL,
+    msg VARCHAR(1000) NOT NULL,
+    PRIMARY KEY (id),
+    KEY audit_by_who (who, id),
+    KEY audit_by_target (target, id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     PRIMARY KEY (version_num)
 );
-INSERT INTO alembic_version VALUES ('0003');
+INSERT INTO alembic_version VALUES ('0004');

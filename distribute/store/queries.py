@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -54,11 +55,13 @@ def tasks(
     return connection.execute(statement).all()
 
 
-def results_of_task(connection: sa.Connection, task_key: int, *, after_id: int, limit: int) -> Sequence[Row]:
-    """In the order of the submission."""
+def results_of_task(
+    connection: sa.Connection, task_key: int, *, patterns: Sequence[str], after_id: int, limit: int
+) -> Sequence[Row]:
+    """In the order of the submission, of the hosts that fit one of the patterns; without patterns of all."""
     return connection.execute(
         sa.select(host_result)
-        .where(host_result.c.task_key == task_key, host_result.c.id > after_id)
+        .where(host_result.c.task_key == task_key, host_result.c.id > after_id, _fits(patterns))
         .order_by(host_result.c.id)
         .limit(limit)
     ).all()
@@ -94,6 +97,7 @@ def hosts_of_task(
     task_key: int,
     *,
     status: str | None,
+    patterns: Sequence[str],
     after: tuple[datetime | None, int] | None,
     limit: int,
 ) -> Sequence[Row]:
@@ -104,7 +108,7 @@ def hosts_of_task(
     statement = (
         sa.select(host_result, unit.c.number.label("unit_number"))
         .join(unit, unit.c.id == host_result.c.unit_id)
-        .where(host_result.c.task_key == task_key)
+        .where(host_result.c.task_key == task_key, _fits(patterns))
         .limit(limit)
     )
     if status is None:
@@ -115,6 +119,18 @@ def hosts_of_task(
         if after is not None:
             statement = statement.where(_later(*after))
     return connection.execute(statement).all()
+
+
+def has_other_hosts(connection: sa.Connection, task_key: int, patterns: Sequence[str]) -> bool:
+    """Whether the task has hosts that fit none of the patterns."""
+    other = sa.select(host_result.c.id).where(host_result.c.task_key == task_key, ~_fits(patterns)).limit(1)
+    return bool(patterns) and connection.execute(other).first() is not None
+
+
+def _fits(patterns: Sequence[str]) -> sa.ColumnElement[bool]:
+    """One of the patterns with * and ?, in which nothing else means anything; true without patterns."""
+    likes = [re.sub("[%_!]", r"!\g<0>", pattern).replace("*", "%").replace("?", "_") for pattern in patterns]
+    return sa.or_(*(host_result.c.host.like(like, escape="!") for like in likes)) if likes else sa.true()
 
 
 def _later(since: datetime | None, id_: int) -> sa.ColumnElement[bool]:

@@ -44,6 +44,7 @@ class NewTask:
     request_hash: str
     hosts: tuple[str, ...]
     unit_hosts: int
+    submitted_by: str
     module: str | None = None
     args: str | None = None
     playbook_name: str | None = None
@@ -97,6 +98,7 @@ def _insert_task(connection: sa.Connection, new: NewTask) -> int:
             options=new.options,
             warnings=new.warnings,
             request_hash=new.request_hash,
+            submitted_by=new.submitted_by,
             state=TaskState.QUEUED,
             host_count=len(new.hosts),
             unit_count=new.unit_count,

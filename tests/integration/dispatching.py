@@ -57,6 +57,7 @@ def add_task(database: Database, hosts: int, unit_hosts: int, parallel: int = 0)
         request_hash="",
         hosts=tuple(f"10.0.{number // 250}.{number % 250}" for number in range(hosts)),
         unit_hosts=unit_hosts,
+        submitted_by="somebody",
         module="shell",
         args="echo hi",
     )

@@ -23,7 +23,7 @@ from contract.errors import DatabaseAway, SchemaError, SchemaOutdated
 from tests.integration.databases import created, execute, rows
 from tests.servers.mariadb import MariaDB
 
-HEAD = "0003"
+HEAD = "0004"
 SCHEMA_SQL = Path(__file__).parents[2] / "sql" / "schema.sql"
 
 

@@ -251,7 +251,7 @@ def test_a_submission_that_the_database_refuses_half_way_leaves_nothing(
 
 def test_a_host_that_is_there_twice_is_refused_by_the_tables_and_leaves_nothing(rest: Rest) -> None:
     """The requests drop duplicates; should one come through, half a task must not be taken for another's."""
-    new = NewTask("t", "n", "adhoc", 1, {}, [], "hash", ("a", "b", "a"), 30)
+    new = NewTask("t", "n", "adhoc", 1, {}, [], "hash", ("a", "b", "a"), 30, "somebody")
     with pytest.raises(DatabaseError):
         rest.database.write(lambda connection: submit(connection, new))
     assert counts(rest.database) == (0, 0, 0)

@@ -48,7 +48,7 @@ def test_a_task_in_the_list_field_by_field(rest: Rest) -> None:
         "task_id": "t", "task_name": "test", "type": "adhoc", "module": "shell", "playbook_name": None,
         "state": "finished", "hosts": 3, "units": 2, "timeout": 7, "created_date": "2026-01-31T12:00:00.000000Z",
         "started_date": "2026-01-31T12:00:01.000000Z", "finished_date": "2026-01-31T12:00:02.000000Z",
-        "rerun_of": None,
+        "rerun_of": None, "submitted_by": "anonymous",
     }  # fmt: skip
     assert (playbook["type"], playbook["module"], playbook["playbook_name"]) == ("playbook", None, "p.yml")
     assert (playbook["state"], playbook["started_date"], playbook["finished_date"]) == ("queued", None, None)
@@ -277,6 +277,7 @@ PATHS = {
     "/api/v1/distribute/hold/": {"post": {"400"}},
     "/api/v1/distribute/release/": {"post": {"400"}},
     "/api/v1/distribute/engines/": {"get": set[str]()},
+    "/api/v1/distribute/audit/": {"get": {"400"}},
     "/healthz": {"get": set[str]()},
     "/readyz": {"get": set[str]()},
 }
@@ -287,7 +288,10 @@ def test_the_contract_names_every_operation_with_its_answers(contract: dict[str,
     operations = {name: value for name, value in contract["paths"][path].items() if name != "parameters"}
     assert operations.keys() == PATHS[path].keys()
     for method, failures in PATHS[path].items():
-        always = {"200", "503"} if path != "/healthz" else {"200"}
+        always = {"200"} if path == "/healthz" else {"200", "503"}
+        if path.startswith("/api/"):
+            always |= {"401", "403", "429"}
+            assert operations[method]["security"] == [{"token": []}]
         assert operations[method]["responses"].keys() == failures | always
         for status, response in operations[method]["responses"].items():
             schema = response["content"]["application/json"]["schema"]["$ref"]
