@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from tests.daemons import BASE_PATH, ROOT, Daemon, Services
 from tests.servers.process import wait_for
@@ -151,3 +152,32 @@ def test_a_configuration_that_is_not_there_ends_with_78(tmp_path: Path) -> None:
     assert ended.returncode == 78
     assert str(tmp_path / "none.conf") in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@on_embedded
+def test_a_token_is_made_used_and_revoked_while_the_server_runs(services: Services, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    config = services.backend.config_file(Distribute={"TOKENS_FILE": file})
+
+    def token(*arguments: str) -> str:
+        command = [sys.executable, "-m", "distribute", "--config", str(config), "token", *arguments]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+    made = token("add", "deploy", "--role", "submit", "--hosts", "db-*")
+    daemon = services.start_distribute(config)
+
+    def submit(headers: dict[str, str], ips: str = "db-1") -> int:
+        body = {**ADHOC, "ips": ips, "task_id": "t"}
+        return requests.post(services.url("/adhoc/"), json=body, headers=headers, timeout=60).status_code
+
+    right = {"Authorization": f"Bearer {made}"}
+    assert [submit({}), submit({"Authorization": "Bearer ee_wrong"}), submit(right, "web-1")] == [401, 401, 403]
+    assert submit(right) == 200
+    token("revoke", "deploy")
+    assert submit(right) == 401
+    log = daemon.log(100_000)
+    assert 'msg="a change" who=deploy address=127.0.0.1 action=submit target=t code=200' in log
+    assert made not in log
+    assert made not in " ".join(services.processes().values())
+    with services.database.engine.connect() as connection:
+        assert made not in "\n".join(connection.connection.dbapi_connection.iterdump())  # type: ignore[union-attr]
