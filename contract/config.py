@@ -231,6 +231,7 @@ class Config:
     distribute: DistributeSettings = _of("Distribute")
     engine: EngineSettings = _of("Exec_Engine")
     gitlab: GitlabSettings = _of("Gitlab", reader="distribute")
+    secret_key_file: Path = Path("conf") / secret.FILE_NAME  # of contract.secret; may be missing
     warnings: tuple[str, ...] = ()  # what was read and overruled; the services log it once at their start
 
     def secrets(self) -> tuple[str, ...]:
@@ -271,7 +272,7 @@ def load(path: Path, service: str | None = None) -> Config:
         raise ConfigError(
             "the configuration cannot be used:\n" + "\n".join(f"  {problem}" for problem in sorted(problems))
         )
-    return _completed(config, layer)
+    return _completed(config, layer, key_file)
 
 
 def _contradictions(config: Config, layer: Layer) -> Iterator[Problem]:
@@ -286,7 +287,7 @@ def _contradictions(config: Config, layer: Layer) -> Iterator[Problem]:
         yield Problem(layer["database", "IP"].where, "[Fil_EXEC_MySQL] IP: a MySQL server needs USER too")
 
 
-def _completed(config: Config, layer: Layer) -> Config:
+def _completed(config: Config, layer: Layer, key_file: Path) -> Config:
     """With the defaults that depend on other keys or on the machine, and with the warnings."""
     kafka, engine = config.kafka, config.engine
     warnings = []
@@ -305,6 +306,7 @@ def _completed(config: Config, layer: Layer) -> Config:
         kafka=kafka,
         engine=replace(engine, engine_id=engine.engine_id or host_name),
         zabbix=replace(config.zabbix, host=config.zabbix.host or host_name),
+        secret_key_file=key_file,
         warnings=tuple(warnings),
     )
 

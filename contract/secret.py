@@ -1,4 +1,4 @@
-"""Encrypted values in the configuration: enc:..., Fernet, with the key in a file of its own.
+"""Encrypted values in the configuration, and of tasks with secret_args: enc:..., Fernet, the key in a file of its own.
 
     python -m contract.secret new-key            makes the key file, mode 0600
     python -m contract.secret encrypt            reads a value from the terminal or standard input, prints enc:...
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import hmac
 import os
 import stat
 import sys
@@ -51,6 +52,11 @@ def encrypt(value: str, path: Path) -> str:
     return PREFIX + _cipher(path).encrypt(value.encode()).decode()
 
 
+def fingerprint(value: str, path: Path) -> str:
+    """The same for the same value and key, and of no use without the key: HMAC-SHA-256. Raises SecretError."""
+    return hmac.new(_key(path), value.encode(), "sha256").hexdigest()
+
+
 def decrypt(text: str, path: Path) -> str:
     """The value behind enc:..., by the key in path. Raises SecretError, whose text shows neither."""
     from cryptography.fernet import InvalidToken
@@ -66,6 +72,13 @@ def _cipher(path: Path) -> Fernet:
     from cryptography.fernet import Fernet  # 20 ms and 8 MB that a process without encrypted values does not spend
 
     try:
+        return Fernet(_key(path))
+    except ValueError as exc:
+        raise SecretError(f"{path} holds no key; make one with python -m contract.secret new-key") from exc
+
+
+def _key(path: Path) -> bytes:
+    try:
         with path.open("rb") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
             key = opened.read(1024).strip()
@@ -73,10 +86,7 @@ def _cipher(path: Path) -> Fernet:
         raise SecretError(f"the key file {path} cannot be read: {exc.strerror}") from exc
     if mode & 0o077:
         raise SecretError(f"the key file {path} has mode {mode:04o}, expected 0600: others could read it")
-    try:
-        return Fernet(key)
-    except ValueError as exc:
-        raise SecretError(f"{path} holds no key; make one with python -m contract.secret new-key") from exc
+    return key
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def adhoc_item(row: Row, task: Row) -> Item:
         **_item(row, task),
         "task_name": task.name,
         "module": task.module,
-        "args": json.loads(task.args) if task.options["args_are_json"] else task.args,
+        "args": _args(task),
         "stdout": row.stdout,
         "stderr": row.stderr,
         "msg": row.msg,
@@ -57,6 +57,12 @@ def adhoc_item(row: Row, task: Row) -> Item:
         "finished_date": moment(row.finished_at),
         "blame": row.blame,
     }
+
+
+def _args(task: Row) -> Any:
+    if task.options.get("secret_args"):  # absent from tasks of former releases
+        return None
+    return json.loads(task.args) if task.options["args_are_json"] else task.args
 
 
 def playbook_item(row: Row, task: Row) -> Item:

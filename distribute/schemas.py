@@ -127,6 +127,9 @@ class Submission(Request):
     on_timeout: Literal["stop", "leave"] = Field(
         "stop", description="what becomes of the command on the host at a timeout: TERM and KILL, or nothing"
     )
+    secret_args: bool = Field(
+        False, description="args, or playbook_content, are kept encrypted and never answered; of args no output is kept"
+    )
     on_engine_loss: Literal["report", "rerun"] = Field(
         "report",
         description="hosts without a result when their engine is gone: report as lost, or rerun, twice at most",
@@ -277,7 +280,7 @@ class ResultOut(BaseModel):
 class AdhocOut(ResultOut):
     task_name: str
     module: str | None
-    args: str | dict[str, Any] | None
+    args: str | dict[str, Any] | None = Field(description="null where they are secret_args")
     stdout: str | None
     stderr: str | None
     msg: str | None

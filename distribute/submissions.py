@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import uuid
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from contract import secret
 from contract.config import Config
+from contract.errors import SecretError
 from contract.states import ENDED_TASKS
 from distribute import access, audit
 from distribute.answers import Item, envelope, moment
-from distribute.errors import Conflict
+from distribute.errors import BadRequest, Conflict
 from distribute.schemas import AdhocSubmission, PlaybookSubmission, Rerun, Submission
 from distribute.store import queries
 from distribute.store.queries import Row
 from distribute.store.submission import NewTask, submit
+
+log = logging.getLogger(__name__)
 
 
 def answer(new: NewTask, duplicates: int) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def adhoc_task(request: AdhocSubmission, config: Config, submitted_by: str) -> N
         ),
         warnings=[],
         module=request.module,
-        args=json.dumps(request.args) if are_json else str(request.args),
+        args=_kept(json.dumps(request.args) if are_json else str(request.args), request, config),
     )
 
 
@@ -86,7 +93,7 @@ def playbook_task(request: PlaybookSubmission, config: Config, submitted_by: str
         options={**options, "strategies": list(playbook.strategies)},
         warnings=playbook.warnings(units) + ([] if request.host_timeout else playbook.hang_warnings()),
         playbook_name=request.playbook_name,
-        playbook_content=playbook.text,
+        playbook_content=_kept(playbook.text, request, config),
     )
 
 
@@ -128,7 +135,7 @@ def _common(request: AdhocSubmission | PlaybookSubmission, config: Config) -> di
         "name": request.task_name,
         "type": request.type,
         "timeout_seconds": request.timeout,
-        "request_hash": _hash(request),
+        "request_hash": _hash(request, config),
         "hosts": request.ips.names,
         "unit_hosts": request.unit_hosts or config.engine.number,
     }
@@ -143,15 +150,33 @@ def _options(request: Submission, config: Config, **own: bool | int | None) -> d
         "on_timeout": request.on_timeout,
         "on_engine_loss": request.on_engine_loss,
         "strategies": [],
+        "secret_args": request.secret_args,
         **own,
     }
 
 
-def _hash(request: Submission) -> str:
+def _kept(text: str, request: Submission, config: Config) -> str:
+    """As the database holds it."""
+    return _with_key(secret.encrypt, text, config) if request.secret_args else text
+
+
+def _with_key(use: Callable[[str, Path], str], text: str, config: Config) -> str:
+    try:
+        return use(text, config.secret_key_file)
+    except SecretError as exc:
+        log.error("secret_args cannot be used", extra={"error": str(exc)})
+        words = "cannot be used here: distribute has no key for it, python -m contract.secret new-key makes one"
+        raise BadRequest([("secret_args", words)]) from exc
+
+
+def _hash(request: Submission, config: Config) -> str:
     """Of the request as it was understood: the spelling and order of hosts, and given defaults, make no other one."""
     # Without defaults, so that a field of a later release changes no older request.
     fields = request.model_dump(exclude={"task_id", "ips", "playbook_content"}, exclude_defaults=True)
     fields["ips"] = sorted(request.ips.names)
     if isinstance(request, PlaybookSubmission):
         fields["playbook_content"] = request.playbook_content.text
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    understood = json.dumps(fields, sort_keys=True)
+    if request.secret_args:  # from a plain sum a password could be guessed
+        return _with_key(secret.fingerprint, understood, config)
+    return hashlib.sha256(understood.encode()).hexdigest()

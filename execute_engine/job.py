@@ -46,6 +46,7 @@ class Job:
     module: str = ""
     args: str | dict[str, Any] = ""
     template: bool = False  # ad hoc: args are a template
+    no_log: bool = False  # ad hoc: args and output are secret
     playbook_name: str = ""
     playbook_content: str = ""
     strategies: tuple[str, ...] = ()  # one a top-level entry of the playbook, for plays that name none: free | linear

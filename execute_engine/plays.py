@@ -199,7 +199,8 @@ def _module_play(job: Job) -> dict[str, Any]:
     """As the ansible command builds it from -m and -a. Raises AnsibleParserError for arguments that make no sense."""
     if job.module in constants.MODULE_REQUIRE_ARGS and not job.args:
         raise AnsibleParserError(f"No argument passed to {job.module} module")
-    task = Origin(description=f"<adhoc {job.module!r} task>").tag({"action": job.module, "args": _module_args(job)})
+    task = {"action": job.module, "args": _module_args(job), "no_log": job.no_log}
+    task = Origin(description=f"<adhoc {job.module!r} task>").tag(task)
     return {"name": "Ansible Ad-Hoc", "hosts": "all", "gather_facts": "no", "tasks": [task]}
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contract import units
+from contract import secret, units
 from contract.config import Config
 from contract.database import Database, now
+from contract.errors import SecretError
 from contract.failpoint import fail_point
 from contract.states import OPEN_STATUSES, TaskState, UnitState
 from contract.tables import engine, host_key, host_result, task, unit
@@ -219,7 +220,7 @@ class Store:
     def _load(self, unit_id: int, hosts: int) -> Claimed:
         try:
             return self._database.read(lambda connection: self._read(connection, unit_id, hosts))
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, SecretError) as exc:
             return Claimed(unit_id, hosts, None, {}, f"the task of this unit cannot be read: {exc!r}")
 
     def _read(self, connection: sa.Connection, unit_id: int, hosts: int) -> Claimed:
@@ -252,9 +253,17 @@ class Store:
 def job_of(
     unit_id: int, row: sa.Row[Any], hosts: tuple[str, ...], host_keys: dict[str, tuple[str, ...]], config: Config
 ) -> Job:
-    """The Job of a unit; row has the columns of task and the unit's attempt. Raises KeyError and ValueError."""
+    """The Job of a unit; row has the columns of task and the unit's attempt.
+
+    Raises KeyError, ValueError, TypeError and SecretError.
+    """
     ansible, options = config.ansible, row.options
-    args = row.args or ""
+    is_secret = "secret_args" in options and options["secret_args"]  # absent from tasks of former releases
+
+    def opened(text: str | None) -> str:
+        return secret.decrypt(text, config.secret_key_file) if text and is_secret else text or ""
+
+    args = opened(row.args)
     return Job(
         unit_id=unit_id,
         task_id=row.id,
@@ -281,6 +290,7 @@ def job_of(
         become=options["become"],
         check=options["check"],
         template=options["template"],
+        no_log=is_secret,
         host_timeout_seconds=options.get("host_timeout"),  # absent from tasks of the first release
         task_timeout_seconds=options.get("task_timeout"),
         on_timeout=options.get("on_timeout", "stop"),
@@ -288,7 +298,7 @@ def job_of(
         module=row.module or "",
         args=json.loads(args) if options["args_are_json"] else args,
         playbook_name=row.playbook_name or "",
-        playbook_content=row.playbook_content or "",
+        playbook_content=opened(row.playbook_content),
         strategies=tuple(options["strategies"]),
     )
 

@@ -36,7 +36,7 @@ PLAYBOOK = "- hosts: all\n  tasks:\n    - ping:\n"
 class Rest:
     """A client of a new application on a database."""
 
-    def __init__(self, database: Database, **settings: Any) -> None:
+    def __init__(self, database: Database, *, secret_key_file: Path = Path("no/key"), **settings: Any) -> None:
         """settings are those of [Distribute]."""
         self.database = database
         self.config = Config(
@@ -48,6 +48,7 @@ class Rest:
             DistributeSettings(**settings),
             EngineSettings(engine_id="engine-1"),
             GitlabSettings(),
+            secret_key_file,
         )
         self.app = create_app(self.config, database)
 

@@ -50,7 +50,7 @@ def test_an_adhoc_task_is_stored_with_everything_that_an_engine_needs(rest: Rest
     assert row.args == '{"src": "gr\\u00f6\\u00dfe", "mode": 420}'
     assert row.options == {
         "become": False, "check": True, "template": True, "parallel": 40, "unit_hosts": 50, "args_are_json": True,
-        "strategies": [], "host_timeout": 40, "on_timeout": "leave", "on_engine_loss": "rerun",
+        "strategies": [], "host_timeout": 40, "on_timeout": "leave", "on_engine_loss": "rerun", "secret_args": False,
         "task_timeout": None,
     }  # fmt: skip
     assert (row.started_at, row.finished_at, row.playbook_content) == (None, None, None)

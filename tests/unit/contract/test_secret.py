@@ -32,6 +32,14 @@ def test_what_is_encrypted_can_be_decrypted(key: Path, value: str) -> None:
     assert secret.decrypt(encrypted, key) == value
 
 
+def test_a_fingerprint_is_the_same_for_the_same_value_and_key(key: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.key"
+    secret.new_key(other)
+    seen = {secret.fingerprint(value, path) for value in ("a", "b") for path in (key, other, key)}
+    assert len(seen) == 4
+    assert all(len(found) == 64 for found in seen)
+
+
 def test_a_new_key_is_readable_by_its_owner_only_and_never_replaces_one(key: Path) -> None:
     before = key.read_bytes()
     assert key.stat().st_mode & 0o777 == 0o600
