@@ -25,6 +25,7 @@ from ansible.vars.manager import VariableManager
 
 from execute_engine.callback import Events
 from execute_engine.errors import RunnerError
+from execute_engine.fence.places import Places
 from execute_engine.job import Job
 
 TARGET_GROUP = "target_hosts"
@@ -54,8 +55,10 @@ class Plays:
         _open_vault(job, self.loader)
         self.inventory = _inventory(job.hosts, self.loader)
         self.variables = VariableManager(self.loader, self.inventory, _version())
-        self.variables.extra_vars.update(_own_variables(job) | variables)
-        self._passwords = {"conn_pass": job.ssh.password or None, "become_pass": job.ssh.sudo_password or None}
+        facts = _connection_facts(job) | variables
+        self.variables.extra_vars.update(facts | {"ansible_python_interpreter": job.python_interpreter})
+        Places(job.hosts, CONNECTIONS[job.connection], facts, job.allow_local).install()
+        self._passwords = _passwords(job)
         self.manager: TaskQueueManager | None = None
 
     def run(self, events: Events) -> None:
@@ -156,17 +159,22 @@ def _surround_run(job: Job, scratch: Path) -> None:
     )
 
 
-def _own_variables(job: Job) -> dict[str, Any]:
+def _connection_facts(job: Job) -> dict[str, Any]:
+    """What the connection plugin is told. Which plugin it is, is no variable: another one is refused, not overruled."""
     found: dict[str, Any] = {
-        "ansible_connection": CONNECTIONS[job.connection],
         "ansible_port": job.ssh.port,
         "ansible_user": job.ssh.user,
-        "ansible_python_interpreter": job.python_interpreter,
         "ansible_pipelining": True,
     }
     if job.ssh.key_file:
         found["ansible_ssh_private_key_file"] = job.ssh.key_file
     return found
+
+
+def _passwords(job: Job) -> dict[str, str | None]:
+    """Ansible makes a variable of conn_pass. The connections have the real one; ssh's plugin asks if there is any."""
+    asks = job.connection == "openssh" and job.ssh.password
+    return {"conn_pass": "not shown" if asks else None, "become_pass": job.ssh.sudo_password or None}
 
 
 def _inventory(hosts: tuple[str, ...], files: DataLoader) -> InventoryManager:

@@ -287,6 +287,7 @@ def job_of(
         python_interpreter=ansible.python_interpreter,
         files_dir=str(config.engine.files_dir),
         vault_password_file=str(ansible.vault_password_file or ""),
+        allow_local=config.engine.allow_local,
         become=options["become"],
         check=options["check"],
         template=options["template"],

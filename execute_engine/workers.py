@@ -252,8 +252,7 @@ class Thread:
     def connection_host(self) -> str:
         """The host that this worker's connection leads to: its own, or the one it delegates to."""
         connection = getattr(self.executor, "_connection", None)
-        context = getattr(connection, "_play_context", None)
-        return str(getattr(context, "remote_addr", None) or self.host.name)
+        return str(getattr(connection, "fenced_host", None) or self.host.name)
 
     def is_alive(self) -> bool:
         return self._alive

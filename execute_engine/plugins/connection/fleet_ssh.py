@@ -24,8 +24,6 @@ options:
     type: string
     vars:
       - name: inventory_hostname
-      - name: ansible_host
-      - name: ansible_ssh_host
   port:
     description: Port of the engine's configuration, for others to read.
     type: int
@@ -115,7 +113,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         self._connected = False
 
     def _host(self) -> str:
-        return str(self.get_option("host") or self._play_context.remote_addr)
+        return str(self.get_option("host"))
 
     def _become_prompt(self) -> ssh.BecomePrompt | None:
         become = self.become
