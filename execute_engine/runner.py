@@ -7,6 +7,7 @@ preload() runs once in the launcher, main() in each fork. The modules below it:
     outcome     how a host's tasks become its result    output     texts cut and masked
     report      events to the consumer                  ending     the guard's order to end
     ssh, openssh  the connections                       scratch    the runner's private directory
+    fence       what keeps a client's text off the engine
 """
 
 from __future__ import annotations

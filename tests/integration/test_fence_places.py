@@ -257,7 +257,7 @@ def test_of_a_play_for_its_own_and_other_hosts_only_its_own_run(
     assert ran() == set(hosts)
 
 
-FACTS = {  # what would change the connection; stock obeys each of them
+FACTS = {  # what would change the connection; stock obeys each where a task uses it
     "inventory_hostname": "OTHER",
     "ansible_host": "OTHER",
     "ansible_ssh_host": "OTHER",
@@ -349,6 +349,13 @@ def test_an_action_that_works_on_the_engine_is_refused(play: Start, share: Path,
     assert not (share / "copied").exists()
 
 
+def test_an_ad_hoc_command_is_refused_it_too(parent: Preloaded, fleet: Fleet, share: Path, hosts: list[str]) -> None:
+    args = {"src": f"{share}/mark", "dest": f"{share}/copied"}
+    found = parent.start(make_job(hosts, fleet.port, fleet.key, share, module="synchronize", args=args)).ended()
+    assert all("runs code on the engine" in message for message in messages(found)), messages(found)
+    assert not (share / "copied").exists()
+
+
 def test_actions_that_work_on_the_hosts_are_not(play: Start, share: Path, hosts: list[str]) -> None:
     found = play(
         "{script: MARK}",
@@ -424,6 +431,20 @@ def test_no_password_is_a_variable(parent: Preloaded, fleet: Fleet, play: Start,
     assert base64.b64encode(fleet.password.encode()).decode() not in seen
     assert fleet.password not in seen
     assert [done["detail"]["failed_task"] for done in found.values()] == ["fail"] * len(found), messages(found)
+
+
+FILTERS = {  # and what each starts in stock
+    "community.sops.decrypt": "'x' | community.sops.decrypt(sops_binary='MARK')",  # any program that it is given
+    "community.crypto.gpg_fingerprint": "'x' | community.crypto.gpg_fingerprint",  # gpg, of its PATH
+}
+
+
+@BOTH_WORKERS
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_starts_no_program_on_the_engine(play: Start, ran: Callable[[], set[str]], name: str) -> None:
+    found = play(f'{{command: "echo {{{{ {FILTERS[name]} }}}}"}}').ended()
+    assert ran() == set()
+    assert all(f"the filter {name} is refused" in message for message in messages(found)), messages(found)
 
 
 ESCAPES = (
