@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,6 +26,8 @@ from ansible.vars.manager import VariableManager
 
 from execute_engine.callback import Events
 from execute_engine.errors import RunnerError
+from execute_engine.fence import files, lookups
+from execute_engine.fence.files import Share
 from execute_engine.fence.places import Places
 from execute_engine.job import Job
 
@@ -51,7 +54,10 @@ class Plays:
         """
         self._job = job
         _surround_run(job, scratch)
-        self.loader = _Files(job)
+        share = Share(job.files_dir, str(scratch))
+        files.install(share)
+        lookups.install(share)
+        self.loader = _Files(job, share)
         _open_vault(job, self.loader)
         self.inventory = _inventory(job.hosts, self.loader)
         self.variables = VariableManager(self.loader, self.inventory, _version())
@@ -103,16 +109,15 @@ class Plays:
         self.manager = manager
 
 
-class _Files(DataLoader):  # type: ignore[misc]
-    """Files as Ansible reads them, and the playbook, which lies in memory and counts as a file in FILES_DIR."""
+class _Files(files.Files):
+    """The files of the share, and the playbook, which lies in memory and counts as one of them."""
 
-    def __init__(self, job: Job) -> None:
-        super().__init__()
+    def __init__(self, job: Job, share: Share) -> None:
+        super().__init__(share)
         name = PurePath(job.playbook_name or "playbook").name
         self.playbook = str(Path(job.files_dir) / (name if name.endswith((".yml", ".yaml")) else f"{name}.yml"))
         self._content = job.playbook_content
         self._strategies = job.strategies
-        self.set_basedir(job.files_dir)
 
     def _get_file_contents(self, file_name: str) -> tuple[bytes, bool]:
         if self.path_dwim(file_name) != self.playbook:
@@ -136,6 +141,8 @@ def _choose_strategies(entries: list[Any], strategies: tuple[str, ...]) -> None:
 
 def _surround_run(job: Job, scratch: Path) -> None:
     constants.DEFAULT_LOCAL_TMP = str(scratch)
+    constants.DEFAULT_ROLES_PATH = []  # only those beside the playbook
+    os.chdir(scratch)  # what Ansible looks for in the working directory is not there
     become = job.become is not False if job.type == "adhoc" else bool(job.become)
     context.CLIARGS = ImmutableDict(
         become=become,
@@ -177,8 +184,8 @@ def _passwords(job: Job) -> dict[str, str | None]:
     return {"conn_pass": "not shown" if asks else None, "become_pass": job.ssh.sudo_password or None}
 
 
-def _inventory(hosts: tuple[str, ...], files: DataLoader) -> InventoryManager:
-    inventory = InventoryManager(loader=files, sources=[], parse=False)
+def _inventory(hosts: tuple[str, ...], loader: DataLoader) -> InventoryManager:
+    inventory = InventoryManager(loader=loader, sources=[], parse=False)
     inventory.add_group(TARGET_GROUP)
     for host in hosts:
         inventory.add_host(host, TARGET_GROUP)
@@ -193,14 +200,15 @@ def _version() -> dict[str, Any]:
     return {"string": __version__, "full": __version__, "major": major, "minor": minor, "revision": revision}
 
 
-def _open_vault(job: Job, files: DataLoader) -> None:
+def _open_vault(job: Job, loader: DataLoader) -> None:
+    """The password file is the engine's and may lie anywhere; what it opens, not."""
     secrets = []
     if job.vault_password_file:
-        secret = get_file_vault_secret(filename=job.vault_password_file, vault_id=None, loader=files)
+        secret = get_file_vault_secret(filename=job.vault_password_file, vault_id=None, loader=DataLoader())
         secret.load()
         secrets.append((constants.DEFAULT_VAULT_IDENTITY, secret))
     VaultSecretsContext.initialize(VaultSecretsContext(secrets))
-    files.set_vault_secrets(secrets)
+    loader.set_vault_secrets(secrets)
 
 
 def _module_play(job: Job) -> dict[str, Any]:
