@@ -23,17 +23,15 @@ from typing import Any, NoReturn
 
 import ansible
 from ansible._internal._templating import _jinja_bits
-from ansible.errors import AnsibleError, AnsibleFileNotFound, AnsibleParserError
+from ansible.errors import AnsibleFileNotFound, AnsibleParserError
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase, fetch, include_vars
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 from jinja2 import Environment, FileSystemLoader
 
+from execute_engine.fence.hooks import Refused, hook
+
 COLLECTIONS = str(Path(ansible.__file__).parent.parent / "ansible_collections")  # of the pinned package: their roles
-
-
-class Refused(AnsibleError):  # type: ignore[misc]
-    """What a client asked for would read or write on the engine. The task fails on its host with this sentence."""
 
 
 class SearchRefused(Refused, AnsibleParserError):  # type: ignore[misc]
@@ -129,17 +127,6 @@ def install(share: Share) -> None:
     hook(include_vars.ActionModule, "_set_root_dir", set_root_dir)
     hook(fetch.ActionModule, "run", run_fetch)
     hook(_AnsibleCollectionFinder, "set_playbook_paths", set_playbook_paths)
-
-
-def hook(owner: type, name: str, hooked: Callable[..., Any]) -> None:
-    """Call hooked(the method as it was, the arguments...) in place of the class's method."""
-    plain = vars(owner)[name]
-
-    @functools.wraps(plain)
-    def method(*args: Any, **kwargs: Any) -> Any:
-        return hooked(plain, *args, **kwargs)
-
-    setattr(owner, name, method)
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -14,7 +14,8 @@ from ansible._internal._templating._jinja_plugins import JinjaPluginIntercept
 from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import fileglob, password
 
-from execute_engine.fence.files import Refused, Share, hook
+from execute_engine.fence.files import Share
+from execute_engine.fence.hooks import Refused, hook, in_place_of
 
 _BUILTIN = "ansible.builtin."
 _READ_NO_FILE = (
@@ -101,8 +102,8 @@ def install(share: Share) -> None:
     lookup_loader.get_with_context = load
     hook(password.LookupModule, "_parse_parameters", parse_password)
     hook(fileglob.LookupModule, "run", run_fileglob)
-    intercept = vars(JinjaPluginIntercept)["_invoke_plugin"].__func__
-    JinjaPluginIntercept._invoke_plugin = staticmethod(lambda *args, **kwargs: invoke(intercept, *args, **kwargs))
+    plain_invoke = vars(JinjaPluginIntercept)["_invoke_plugin"].__func__
+    JinjaPluginIntercept._invoke_plugin = staticmethod(in_place_of(plain_invoke, invoke))
 
 
 def _is_known(name: str) -> bool:

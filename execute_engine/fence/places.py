@@ -16,17 +16,17 @@ and there, at run time, stand the hooks:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ansible import constants
-from ansible.errors import AnsibleError
 from ansible.executor.task_executor import TaskExecutor
 from ansible.executor.task_queue_manager import TaskQueueManager
 from ansible.plugins import loader
 from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
+
+from execute_engine.fence.hooks import Refused, hook, in_place_of
 
 LOCAL = "local"
 _SSH = frozenset(("ssh", "smart"))  # what playbooks call the connection that is ours
@@ -43,10 +43,6 @@ _HARMLESS_VARIABLES = frozenset(  # of those that a connection reads: how, and n
 )
 
 
-class Refused(AnsibleError):  # type: ignore[misc]
-    """What a client asked for would not run on its hosts. The task fails on its host with this sentence."""
-
-
 class Places:
     """The hosts and the connection of one runner. install() is for the whole process, and its forks, for good."""
 
@@ -59,14 +55,14 @@ class Places:
 
     def install(self) -> None:
         """Call it when all plugins of the installation are loaded, and before a TaskQueueManager is made."""
-        _replace(TaskQueueManager, "run", self._run_play)
-        _replace(TaskExecutor, "_get_connection", self._connect)
-        _replace(TaskExecutor, "_get_action_handler_with_module_context", self._get_action)
-        _replace(loader.PluginLoader, "add_directory", self._leave_out)
-        _replace(loader.PluginLoader, "get_with_context", self._load)
-        _replace(loader.Jinja2Loader, "get_with_context", self._load_filter)
+        hook(TaskQueueManager, "run", self._run_play)
+        hook(TaskExecutor, "_get_connection", self._connect)
+        hook(TaskExecutor, "_get_action_handler_with_module_context", self._get_action)
+        hook(loader.PluginLoader, "add_directory", self._leave_out)
+        hook(loader.PluginLoader, "get_with_context", self._load)
+        hook(loader.Jinja2Loader, "get_with_context", self._load_filter)
         # it belongs to the base of all plugins; here it is replaced for connections
-        setattr(ConnectionBase, "set_options", _before(self._set_options, ConnectionBase.set_options))  # noqa: B010
+        setattr(ConnectionBase, "set_options", in_place_of(ConnectionBase.set_options, self._set_options))  # noqa: B010
 
     def _run_play(self, plain: Callable[..., Any], manager: Any, play: Any) -> Any:
         found = [host.name for host in manager._inventory.get_hosts(play.hosts)]
@@ -127,16 +123,3 @@ class Places:
 
 def _outside(host: str) -> str:
     return f"{host} is none of the unit's hosts, and a client's tasks run on these only"
-
-
-def _replace(owner: Any, name: str, hook: Callable[..., Any]) -> None:
-    """Raises KeyError where this ansible-core has no such method: without its hooks nothing may run."""
-    setattr(owner, name, _before(hook, vars(owner)[name]))
-
-
-def _before(hook: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(plain)
-    def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return hook(plain, self, *args, **kwargs)
-
-    return hooked
