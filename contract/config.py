@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -87,7 +88,9 @@ class DatabaseSettings:
     user: str = options.text("", "User of the database.")
     password: str = options.secret("Password of the database user.")
     sqlite_file: Path = options.folder("data/execute_engine.db", "The SQLite database, used while IP is empty.")
-    ssl_ca: Path | None = options.file("Certificate that the MySQL server is checked against. Empty: no TLS.")
+    ssl_ca: Path | None = options.file(
+        "Certificates that the MySQL server is checked against, by TLS. Empty: not checked."
+    )
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,24 @@ def _contradictions(config: Config, layer: Layer) -> Iterator[Problem]:
         yield Problem(where, f"[Kafka_Cluster] SECURITY_PROTOCOL: {text}")
     if database.ip and not database.user:
         yield Problem(layer["database", "IP"].where, "[Fil_EXEC_MySQL] IP: a MySQL server needs USER too")
+    if kafka.ssl_cafile and not kafka.security_protocol.endswith("SSL"):
+        text = "needs SECURITY_PROTOCOL SSL or SASL_SSL, with another one nothing is encrypted or checked"
+        yield Problem(layer["kafka", "SSL_CAFILE"].where, f"[Kafka_Cluster] SSL_CAFILE: {text}")
+    for section, attribute, key, file in (
+        ("Kafka_Cluster", "kafka", "SSL_CAFILE", kafka.ssl_cafile),
+        ("Fil_EXEC_MySQL", "database", "SSL_CA", database.ssl_ca),
+    ):
+        if file and os.access(file, os.R_OK) and not _holds_certificates(file):
+            text = f"expected certificates in PEM, found none in {file}"
+            yield Problem(layer[attribute, key].where, f"[{section}] {key}: {text}")
+
+
+def _holds_certificates(file: Path) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (OSError, ValueError):  # ssl's own are among them
+        return False
+    return True
 
 
 def _completed(config: Config, layer: Layer, key_file: Path) -> Config:

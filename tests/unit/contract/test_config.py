@@ -10,6 +10,7 @@ import pytest
 from contract import config, inifile, options, secret, shipped
 from contract.config import Config
 from contract.errors import ConfigError
+from tests.servers.certificates import Authority
 
 ROOT = Path(__file__).parents[3]
 
@@ -314,7 +315,25 @@ def test_a_named_file_must_be_readable_for_the_service_that_reads_it(file: Path,
             "FILE:2: [Kafka_Cluster] SECURITY_PROTOCOL: SASL_SSL needs SASL_MECHANISM, SASL_USERNAME and SASL_PASSWORD",
         ),
         ("[MySQL]\nIP = db\n", "FILE:2: [Fil_EXEC_MySQL] IP: a MySQL server needs USER too"),
+        (
+            "[MySQL]\nSSL_CA = conf/server.conf\n",
+            "FILE:2: [Fil_EXEC_MySQL] SSL_CA: expected certificates in PEM, found none in FILE",
+        ),
+        (
+            "[Kafka_Cluster]\nSECURITY_PROTOCOL = SSL\nSSL_CAFILE = conf/server.conf\n",
+            "FILE:3: [Kafka_Cluster] SSL_CAFILE: expected certificates in PEM, found none in FILE",
+        ),
     ],
 )
-def test_keys_that_need_others_say_so(file: Path, text: str, problem: str) -> None:
+def test_values_that_do_not_fit_say_so(file: Path, text: str, problem: str) -> None:
     assert problems(file, text) == [problem]
+
+
+def test_certificates_for_brokers_that_are_spoken_to_without_tls_are_refused(file: Path, tmp_path: Path) -> None:
+    Authority(tmp_path)
+    text = "[Kafka_Cluster]\nSECURITY_PROTOCOL = {}\nSSL_CAFILE = authority.pem\n"
+    assert problems(file, text.format("PLAINTEXT")) == [
+        "FILE:3: [Kafka_Cluster] SSL_CAFILE: needs SECURITY_PROTOCOL SSL or SASL_SSL, with another one nothing is"
+        " encrypted or checked"
+    ]
+    assert loaded(file, text.format("SSL")).kafka.ssl_cafile == tmp_path / "authority.pem"
