@@ -22,6 +22,7 @@ from kafka.net.compat import KafkaNetClient
 
 from contract.config import KafkaSettings
 from contract.failpoint import fail_point
+from contract.kafka_trouble import KafkaTrouble
 from contract.message import UnitMessage
 
 CLIENT_ID = "distribute-dispatcher"
@@ -52,6 +53,7 @@ class Publisher:
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._away_since: float | None = time.monotonic()
+        self._trouble = KafkaTrouble()
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
         self.partitions = 0  # of the topic; 0 until it was seen
 
@@ -73,7 +75,8 @@ class Publisher:
         since = self._away_since
         if since is None:
             return ""
-        return f"waiting for Kafka {','.join(self._settings.bootstrap_servers)} for {time.monotonic() - since:.0f} s"
+        brokers = ",".join(self._settings.bootstrap_servers)
+        return self._trouble.after(f"waiting for Kafka {brokers} for {time.monotonic() - since:.0f} s")
 
     def close(self) -> None:
         """End the thread; what was not sent yet is not sent."""
@@ -84,9 +87,9 @@ class Publisher:
         self._thread.join(deadline_seconds)
 
     def _run(self) -> None:
-        # The client's own lines repeat ten times a second while a broker is missing: we say it once.
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+        self._trouble.listen()
         while not self._closing.is_set():
+            self._trouble.forget()
             try:
                 self._prepare_topic()
                 producer = self._build_producer()
@@ -188,7 +191,8 @@ class Publisher:
     def _mark_away(self, error: Exception) -> None:
         if self._away_since is None or not self.partitions:
             self._away_since = self._away_since or time.monotonic()
-            log.warning("Kafka cannot be used, trying again", extra={"error": f"{type(error).__name__}: {error}"})
+            words = self._trouble.after(f"{type(error).__name__}: {error}")
+            log.warning("Kafka cannot be used, trying again", extra={"error": words})
 
     def _mark_back(self) -> None:
         log.info("connected with Kafka", extra={"topic": self._settings.topic, "partitions": self.partitions})

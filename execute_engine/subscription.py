@@ -21,6 +21,7 @@ from kafka.structs import OffsetAndMetadata
 
 from contract.config import KafkaSettings
 from contract.errors import MessageError
+from contract.kafka_trouble import KafkaTrouble
 from contract.message import UnitMessage
 
 POLL_SECONDS = 0.1
@@ -60,6 +61,7 @@ class Subscription:
         self._out: Delivery | None = None
         self._closing = threading.Event()
         self._away_since: float | None = time.monotonic()
+        self._trouble = KafkaTrouble()
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
         self.bad_messages = 0
 
@@ -82,7 +84,8 @@ class Subscription:
         since = self._away_since
         if since is None:
             return None
-        return f"waiting for Kafka {','.join(self._settings.bootstrap_servers)} for {time.monotonic() - since:.0f} s"
+        brokers = ",".join(self._settings.bootstrap_servers)
+        return self._trouble.after(f"waiting for Kafka {brokers} for {time.monotonic() - since:.0f} s")
 
     def close(self) -> None:
         """Leave the group, so that others get the partitions at once. Does not wait; a message that is out stays so."""
@@ -94,13 +97,13 @@ class Subscription:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        # The client's own lines repeat ten times a second while a broker or the topic is missing: we say it once.
-        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+        self._trouble.listen()
         while not self._closing.is_set():
+            self._trouble.forget()
             try:
                 consumer = self._build()
             except (KafkaError, OSError, ValueError) as exc:
-                self._mark_away(f"{type(exc).__name__}: {exc}")
+                self._mark_away(self._trouble.after(f"{type(exc).__name__}: {exc}"))
                 self._closing.wait(RETRY_SECONDS)
                 continue
             try:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from contract import migrations
-from contract.config import DatabaseSettings
+from contract.config import DatabaseSettings, KafkaSettings
 from contract.database import Database
 from contract.errors import DatabaseAway
+from contract.message import UnitMessage
+from distribute import publisher
+from distribute.publisher import Outcome, Publisher
+from execute_engine import subscription
+from execute_engine.subscription import Subscription
 from tests.integration.databases import create, rows
+from tests.integration.test_publisher import outcomes_of
+from tests.integration.test_subscription import _collect_dropped_sockets, take  # noqa: F401
+from tests.servers import kafka as kafka_server
 from tests.servers.certificates import Authority
+from tests.servers.kafka import KafkaCluster
 from tests.servers.mariadb import MariaDB
+from tests.servers.process import wait_for
+
+# The library drops the sockets of connects that fail; the garbage collector closes them, and says so.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 ADDRESS = "127.0.0.1"
 
@@ -84,3 +98,85 @@ def test_a_database_without_tls_is_refused_where_a_certificate_is_asked_for(
 ) -> None:
     """Somebody between the two who takes TLS out of the greeting gets no password."""
     assert "SSL is required" in refusal(replace(mariadb_settings, ssl_ca=authority.certificate))
+
+
+# --- Kafka
+
+
+@pytest.fixture(scope="module")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaCluster, Authority]]:
+    directory = tmp_path_factory.mktemp("kafka")
+    authority = Authority(directory)
+    cluster = KafkaCluster(directory, authority)
+    cluster.start()
+    yield cluster, authority
+    cluster.stop()
+
+
+@pytest.fixture
+def kafka_settings(brokers: tuple[KafkaCluster, Authority], topic: str) -> KafkaSettings:
+    cluster, authority = brokers
+    return KafkaSettings(
+        bootstrap_servers=(cluster.bootstrap,), topic=topic, group_id=topic, partitions=2,
+        security_protocol="SASL_SSL", sasl_mechanism=kafka_server.MECHANISM, sasl_username=kafka_server.USER,
+        sasl_password=kafka_server.PASSWORD, ssl_cafile=authority.certificate,
+    )  # fmt: skip
+
+
+def test_a_topic_is_made_and_a_unit_goes_from_one_service_to_the_other_by_tls_and_scram(
+    kafka_settings: KafkaSettings,
+) -> None:
+    sender, receiver = Publisher(kafka_settings), Subscription(kafka_settings, "engine-1", lambda: None)
+    sender.start()
+    wait_for("the publisher to be connected", lambda: not sender.problem())
+    receiver.start()
+    message = UnitMessage(1, "t", "adhoc", 1, 30)
+    assert outcomes_of(sender, [message]) == [Outcome(1, True)]
+    delivery = take(receiver)
+    assert delivery.message == message
+    receiver.done(delivery)
+    assert sender.partitions == 2
+    sender.close()
+    receiver.close()
+    sender.join(30)
+    assert receiver.join(30)
+
+
+WRONG = [
+    ("another authority", "certificate verify failed: unable to get local issuer certificate"),
+    ("another name", "certificate verify failed: Hostname mismatch, certificate is not valid for 'localhost'"),
+    ("a wrong password", "invalid credentials with SASL mechanism SCRAM-SHA-512"),
+]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both clients give up sooner than in a service."""
+    for module in (publisher, subscription):
+        usual: Callable[..., dict[str, object]] = module.client_arguments
+        monkeypatch.setattr(
+            module, "client_arguments", lambda *given, usual=usual: {**usual(*given), "bootstrap_timeout_ms": 2000}
+        )
+
+
+@pytest.mark.parametrize(("wrong", "reason"), WRONG, ids=[wrong for wrong, _ in WRONG])
+def test_a_broker_that_is_not_the_right_one_is_refused_by_both_services(
+    kafka_settings: KafkaSettings, tmp_path: Path, impatient: None, wrong: str, reason: str
+) -> None:
+    settings = {
+        "another authority": replace(kafka_settings, ssl_cafile=Authority(tmp_path, "other").certificate),
+        "another name": replace(
+            kafka_settings, bootstrap_servers=(kafka_settings.bootstrap_servers[0].replace(ADDRESS, "localhost"),)
+        ),
+        "a wrong password": replace(kafka_settings, sasl_password="guessed"),
+    }[wrong]
+    for client in (Publisher(settings), Subscription(settings, "engine-1", lambda: None)):
+        client.start()
+        wait_for(f"{wrong} to be told", partial(told, client, reason), 20)
+        client.close()
+        client.join(30)
+        assert not client._thread.is_alive()
+
+
+def told(client: Publisher | Subscription, reason: str) -> bool:
+    return reason in (client.problem() or "")

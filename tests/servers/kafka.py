@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.servers.certificates import Authority
 from tests.servers.process import Process, free_ports, program
 
 VERSION = "4.1.1"
@@ -24,8 +25,10 @@ PROPERTIES = """process.roles=broker,controller
 node.id={number}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{client}
+listeners={protocol}://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={protocol}://127.0.0.1:{client}
+inter.broker.listener.name={protocol}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocol}:{protocol}
 log.dirs={data}
 default.replication.factor={copies}
 min.insync.replicas={in_sync}
@@ -38,13 +41,27 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=1000
 auto.create.topics.enable=false
 """
+USER, PASSWORD, MECHANISM = "ee", "ee-password", "SCRAM-SHA-512"
+LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule"
+SECURED = f"""ssl.keystore.type=PEM
+ssl.keystore.location={{keystore}}
+ssl.truststore.type=PEM
+ssl.truststore.location={{authority}}
+sasl.enabled.mechanisms={MECHANISM}
+sasl.mechanism.inter.broker.protocol={MECHANISM}
+listener.name.sasl_ssl.{MECHANISM.lower()}.sasl.jaas.config={LOGIN} required username="{USER}" password="{PASSWORD}";
+"""
 
 
 class KafkaCluster:
-    """Brokers are numbered from 1; each is broker and controller. With three, a topic can have three replicas."""
+    """Brokers are numbered from 1; each is broker and controller. With three, a topic can have three replicas.
 
-    def __init__(self, directory: Path) -> None:
+    With an authority they have certificates of it, speak SASL_SSL alone, and let USER in.
+    """
+
+    def __init__(self, directory: Path, authority: Authority | None = None) -> None:
         self.directory = directory
+        self._authority = authority
         self.bootstrap = ""
         self.brokers: dict[int, Process] = {}
 
@@ -103,15 +120,23 @@ class KafkaCluster:
             text = PROPERTIES.format(
                 number=number, voters=voters, client=client, controller=controller, copies=copies,
                 in_sync=max(1, copies - 1), data=self.directory / f"data-{number}",
+                protocol="SASL_SSL" if self._authority else "PLAINTEXT",
             )  # fmt: skip
+            if self._authority:
+                certificate, key = self._authority.issue(f"broker-{number}", "127.0.0.1")
+                keystore = self.directory / f"broker-{number}.pem"
+                keystore.write_text(key.read_text() + certificate.read_text())
+                text += SECURED.format(keystore=keystore, authority=self._authority.certificate)
             self._properties(number).write_text(text)
             self._format_disk(number)
             self.brokers[number] = Process(self.directory, f"broker-{number}")
         self.bootstrap = ",".join(f"127.0.0.1:{port}" for port in clients)
 
     def _format_disk(self, number: int) -> None:
-        storage = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAQ", "-c"]
-        command = [*_java("-Xmx128m"), *storage, str(self._properties(number))]
+        storage = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAQ"]
+        if self._authority:
+            storage += ["--add-scram", f"{MECHANISM}=[name={USER},password={PASSWORD}]"]
+        command = [*_java("-Xmx128m"), *storage, "-c", str(self._properties(number))]
         subprocess.run(command, check=True, capture_output=True)
 
 
