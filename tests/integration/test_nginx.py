@@ -1,0 +1,85 @@
+"""distribute behind a real nginx that runs the shipped configuration: TLS, long queries, large bodies, long answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.daemons import BASE_PATH, Services
+from tests.servers.certificates import Authority
+from tests.servers.nginx import Nginx
+
+HOSTS = [f"10.{100 + number // 2500}.{100 + number // 100 % 100}.{100 + number % 100}" for number in range(5000)]
+MANY = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(200_000)]
+pytestmark = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+
+
+class Client(requests.Session):
+    """Of the API behind nginx."""
+
+    def __init__(self, nginx: Nginx) -> None:
+        super().__init__()
+        self.trust_env = False  # REQUESTS_CA_BUNDLE would take the place of verify
+        self.verify = str(nginx.authority.certificate)
+        self.base = f"https://127.0.0.1:{nginx.port}{BASE_PATH}"
+
+
+@pytest.fixture
+def nginx(services: Services, server_directory: Path) -> Iterator[Nginx]:
+    services.start_distribute(services.backend.config_file())
+    nginx = Nginx(server_directory, Authority(server_directory))
+    port = urlsplit(services.url("")).port
+    assert port is not None
+    try:
+        nginx.start(port)
+        yield nginx
+    finally:
+        nginx.stop()
+
+
+@pytest.fixture
+def client(nginx: Nginx) -> Iterator[Client]:
+    with Client(nginx) as client:
+        yield client
+
+
+def adhoc(hosts: list[str], **fields: object) -> dict[str, object]:
+    return {"task_name": "t", "type": "adhoc", "module": "shell", "args": "echo hi", "ips": hosts, **fields}
+
+
+def test_5_000_addresses_pass_by_a_query_string_and_by_a_body(client: Client) -> None:
+    task = client.post(f"{client.base}/adhoc/", json=adhoc(HOSTS), timeout=60)
+    assert task.status_code == 200, task.text
+    by_url = client.get(f"{client.base}/adhoc/?ips={','.join(HOSTS)}", timeout=60).json()
+    by_body = client.post(f"{client.base}/adhoc/query/", json={"ips": HOSTS}, timeout=60).json()
+    assert (by_url["code"], by_url["length"]) == (200, 5000)
+    assert [item["ip"] for item in by_url["data"]] == HOSTS
+    assert by_body == by_url
+
+
+def test_200_000_hosts_are_submitted_in_one_body_and_streamed_back_in_one_answer(client: Client) -> None:
+    task = client.post(f"{client.base}/adhoc/", json=adhoc(MANY, task_id="many"), timeout=60)
+    assert task.status_code == 200, task.text
+    with client.get(f"{client.base}/adhoc/?task_id=many", stream=True, timeout=60) as answer:
+        assert answer.headers["Transfer-Encoding"] == "chunked"
+        found = answer.json()
+    assert found["length"] == len(MANY)
+    assert [item["ip"] for item in found["data"]] == MANY
+
+
+def test_a_body_above_16_mib_is_refused(client: Client) -> None:
+    body = b'"' + b"x" * (16 << 20) + b'"'
+    answer = client.post(f"{client.base}/adhoc/", data=body, headers={"Content-Type": "application/json"}, timeout=60)
+    assert answer.status_code == 413
+
+
+def test_nginx_with_a_certificate_of_another_authority_is_refused_by_its_clients(
+    nginx: Nginx, client: Client, tmp_path: Path
+) -> None:
+    client.verify = str(Authority(tmp_path, "other").certificate)
+    with pytest.raises(requests.exceptions.SSLError, match="certificate verify failed"):
+        client.get(client.base, timeout=60)
