@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,11 +12,13 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from distribute import web
 from tests.daemons import BASE_PATH, Services
 from tests.servers.certificates import Authority
 from tests.servers.nginx import Nginx
 
 HOSTS = [f"10.{100 + number // 2500}.{100 + number // 100 % 100}.{100 + number % 100}" for number in range(5000)]
+THREADS_OF_DISTRIBUTE = 2 * web.THREADS
 MANY = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(200_000)]
 pytestmark = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 
@@ -83,3 +88,17 @@ def test_nginx_with_a_certificate_of_another_authority_is_refused_by_its_clients
     client.verify = str(Authority(tmp_path, "other").certificate)
     with pytest.raises(requests.exceptions.SSLError, match="certificate verify failed"):
         client.get(client.base, timeout=60)
+
+
+def test_clients_that_send_their_request_byte_by_byte_hold_up_nobody_else(nginx: Nginx, client: Client) -> None:
+    """Each would hold a thread of distribute if nginx passed on what it has."""
+    context = ssl.create_default_context(cafile=str(nginx.authority.certificate))
+    head = f"POST {BASE_PATH}/adhoc/ HTTP/1.1\r\nHost: x\r\n"
+    body = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    with contextlib.ExitStack() as open_ones:
+        for begun in [head, head + body] * THREADS_OF_DISTRIBUTE:
+            plain = socket.create_connection(("127.0.0.1", nginx.port), timeout=60)
+            slow = open_ones.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+            slow.sendall(begun.encode())
+        for _ in range(2 * THREADS_OF_DISTRIBUTE):
+            assert client.get(f"{client.base}/tasks/", timeout=10).status_code == 200
