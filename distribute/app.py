@@ -14,7 +14,7 @@ from contract import __version__
 from contract.config import Config
 from contract.database import Database
 from contract.errors import DatabaseRetry
-from distribute import audit, context
+from distribute import audit, context, metrics
 from distribute.adhoc import adhoc
 from distribute.answers import envelope
 from distribute.context import Context
@@ -57,8 +57,9 @@ def create_app(config: Config, database: Database) -> APIFlask:
     app.url_map.merge_slashes = False
     app.wsgi_app = _with_last_slash(app.wsgi_app)
     app.extensions |= context.bind(Context(config, database))
-    for blueprint in (adhoc, playbook, tasks, engines, hold, release, audit.audit, health):
+    for blueprint in (adhoc, playbook, tasks, engines, hold, release, audit.audit, health, metrics.metrics):
         app.register_blueprint(blueprint)
+    metrics.bind(app, database)
     app.before_request(_let_in)
     app.spec_processor(_document_tokens)
     app.error_processor(_answer_http_error)

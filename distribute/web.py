@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from typing import Any
@@ -19,6 +21,7 @@ from contract.config import Config, DistributeSettings
 from contract.database import Database
 from contract.errors import DatabaseError
 from contract.supervised import Lifeline
+from distribute import metrics
 from distribute.app import create_app
 
 TITLE = "distribute: web"
@@ -36,8 +39,10 @@ log = logging.getLogger(__name__)
 def run(config: Config, lifeline: Lifeline) -> int:
     """Answer REST until SIGTERM; returns the exit code. Says ready when it listens, whatever the database does."""
     listener = _listen(config.distribute, lifeline)
+    folder = tempfile.mkdtemp(prefix="distribute-metrics-")
+    metrics.share(folder)
     try:
-        _Server(config, lifeline, listener).run()
+        _Server(config, lifeline, listener, folder).run()
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1
     return 0
@@ -66,8 +71,9 @@ def _listen(settings: DistributeSettings, lifeline: Lifeline) -> socket.socket:
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's view of what it is to run."""
 
-    def __init__(self, config: Config, lifeline: Lifeline, listener: socket.socket) -> None:
+    def __init__(self, config: Config, lifeline: Lifeline, listener: socket.socket, metrics_folder: str) -> None:
         self._config = config
+        self._metrics_folder = metrics_folder
         self._listener = listener
         self.lifeline = lifeline
         super().__init__()
@@ -87,6 +93,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "logger_class": _Logger,
             "when_ready": lambda _arbiter: self.lifeline.ready(),
             "post_fork": _become_worker,
+            # The arbiter's end alone: a worker leaves through the same frames and must not take the folder away.
+            "on_exit": lambda _arbiter: shutil.rmtree(self._metrics_folder, ignore_errors=True),
         }
         for name, value in settings.items():
             self.cfg.set(name, value)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from contract.states import ENDED_UNITS, FINAL_STATUSES, HostStatus, UnitState
 from contract.tables import dispatch_hold, engine, host_result, task, unit
+from distribute.store.cancelling import OPEN_TASKS
 
 Row = sa.Row[Any]
 
@@ -140,7 +141,17 @@ def _later(since: datetime | None, id_: int) -> sa.ColumnElement[bool]:
 
 
 def progress(connection: sa.Connection, task_key: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Hosts by status and units by state, both with every name; one statement, so that the sums fit.
+    """Hosts by status and units by state of a task, both with every name."""
+    return _progress(connection, unit.c.task_key == task_key)
+
+
+def open_progress(connection: sa.Connection) -> tuple[dict[str, int], dict[str, int]]:
+    """The same of all tasks that have not ended, together."""
+    return _progress(connection, unit.c.task_key.in_(sa.select(task.c.key).where(task.c.state.in_(OPEN_TASKS))))
+
+
+def _progress(connection: sa.Connection, of: sa.ColumnElement[bool]) -> tuple[dict[str, int], dict[str, int]]:
+    """One statement, so that the sums fit.
 
     Ended units have counted their hosts, those of units that were never begun are all queued; only the hosts of units
     that run, or were given back, are counted here.
@@ -152,14 +163,14 @@ def progress(connection: sa.Connection, task_key: int) -> tuple[dict[str, int], 
     queued = sa.func.sum(sa.case((sa.or_(ended, rows_count), 0), else_=unit.c.host_count))
     by_state = (
         sa.select(unit.c.state.label("name"), sa.func.count().label("number"), queued.label("queued"), *sums)
-        .where(unit.c.task_key == task_key)
+        .where(of)
         .group_by(unit.c.state)
     )
     live = (
         sa.select(host_result.c.status, sa.func.count(), sa.null(), *(sa.null() for _ in FINAL_STATUSES))
         .select_from(unit)
         .join(host_result, host_result.c.unit_id == unit.c.id)
-        .where(unit.c.task_key == task_key, rows_count)
+        .where(of, rows_count)
         .group_by(host_result.c.status)
     )
     counts = dict.fromkeys(map(str, HostStatus), 0)

@@ -100,6 +100,42 @@ def test_a_request_that_is_being_sent_at_the_sigterm_is_answered(services: Servi
     assert daemon.stop(seconds=60) == 0
 
 
+@on_embedded
+def test_the_requests_of_all_workers_are_counted_together_also_after_one_has_died(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    daemon = services.start_distribute(services.backend.config_file())
+    root = services.url("").removesuffix(BASE_PATH)
+    line = f'distribute_requests_total{{code="404",endpoint="{BASE_PATH}/tasks/<task_id>/",method="GET"}} '
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            assert requests.get(services.url("/tasks/none/"), timeout=60).status_code == 404
+
+    def counted() -> set[float]:
+        """What the workers say, each of which answers some of these."""
+        pages = [requests.get(f"{root}/metrics", timeout=60).text.splitlines() for _ in range(20)]
+        return {float(each.removeprefix(line)) for page in pages for each in page if each.startswith(line)}
+
+    ask(40)
+    assert counted() == {40}
+    (folder,) = tmp_path.glob("distribute-metrics-*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.glob("counter_*.db"))) == 2
+
+    workers = whole(daemon)["distribute: web worker"]
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)  # it ends by itself, through the arbiter's frames
+    wait_for("others in their place", lambda: not workers & whole(daemon)["distribute: web worker"])
+    services.wait_distribute(daemon)
+    ask(10)
+    assert counted() == {50}
+
+    assert daemon.stop(seconds=60) == 0, daemon.log()
+    assert not folder.exists()
+
+
 WRONG = """\
 [Distribute]
 PORT = 80000
