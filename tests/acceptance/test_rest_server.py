@@ -118,11 +118,14 @@ def test_the_requests_of_all_workers_are_counted_together_also_after_one_has_die
         pages = [requests.get(f"{root}/metrics", timeout=60).text.splitlines() for _ in range(20)]
         return {float(each.removeprefix(line)) for page in pages for each in page if each.startswith(line)}
 
-    ask(40)
-    assert counted() == {40}
     (folder,) = tmp_path.glob("distribute-metrics-*")
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert len(list(folder.glob("counter_*.db"))) == 2
+    asked = 0
+    while asked < 10 or len(list(folder.glob("counter_*.db"))) < 2:  # chance says which worker takes a request
+        assert asked < 2000, "one worker alone counts here"
+        ask(10)
+        asked += 10
+    assert counted() == {asked}
 
     workers = whole(daemon)["distribute: web worker"]
     for pid in workers:
@@ -130,7 +133,7 @@ def test_the_requests_of_all_workers_are_counted_together_also_after_one_has_die
     wait_for("others in their place", lambda: not workers & whole(daemon)["distribute: web worker"])
     services.wait_distribute(daemon)
     ask(10)
-    assert counted() == {50}
+    assert counted() == {asked + 10}
 
     assert daemon.stop(seconds=60) == 0, daemon.log()
     assert not folder.exists()
