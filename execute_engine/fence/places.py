@@ -31,7 +31,9 @@ from execute_engine.fence.hooks import Refused, hook, in_place_of
 LOCAL = "local"
 _SSH = frozenset(("ssh", "smart"))  # what playbooks call the connection that is ours
 _HARMLESS_ACTIONS = "ansible.builtin."  # they act over the connection, or on variables; what they read is not ours
-_MORE_HARMLESS_ACTIONS = frozenset(("community.general.iptables_state", "community.general.shutdown"))
+_MORE_HARMLESS_ACTIONS = frozenset(
+    ("ansible.posix.patch", "community.general.iptables_state", "community.general.shutdown")
+)
 _FILTERS_THAT_START_PROGRAMS = frozenset(("community.crypto.gpg_fingerprint", "community.sops.decrypt"))
 _HARMLESS_VARIABLES = frozenset(  # of those that a connection reads: how, and not where, as whom or by what program
     (

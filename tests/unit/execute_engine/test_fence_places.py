@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from execute_engine.fence import places
+from execute_engine.fence.hooks import hook
 from execute_engine.fence.places import Places, Refused
 
 FACTS = {"ansible_port": 22, "ansible_user": "ops"}
@@ -59,4 +59,4 @@ def test_one_that_is_only_reset_keeps_the_inventorys_host() -> None:
 
 def test_an_ansible_without_the_place_for_a_hook_is_not_run() -> None:
     with pytest.raises(KeyError):
-        places._replace(SimpleNamespace, "not_there", lambda plain: None)
+        hook(SimpleNamespace, "not_there", lambda plain: None)
