@@ -50,6 +50,12 @@ def needs(role: Role, action: str = "") -> Callable[[View], View]:
     return mark
 
 
+def needed_role(view: Callable[..., Any]) -> Role | None:
+    """What the view asks of its client; None: nothing, everybody is answered."""
+    found: Role | None = getattr(view, _NEEDED, None)
+    return found
+
+
 class Door:
     """One for each process that answers requests."""
 
