@@ -36,7 +36,8 @@ class ModelAdapter(PydanticAdapter):  # type: ignore[misc]  # apiflask has no ty
         fields = _body(request, model.empty_body) if is_body else _query(request)
         problems: list[tuple[str, str]] = []
         if isinstance(fields, dict):
-            fields = {name: value for name, value in fields.items() if value is not None}  # null: not given
+            known = model.model_fields  # of these null means not given; another one is wrong, whatever it holds
+            fields = {name: value for name, value in fields.items() if value is not None or name not in known}
             problems += model.problems_between(fields)
         try:
             valid = model.model_validate(fields, strict=is_body)

@@ -77,6 +77,12 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
 def test_null_is_the_same_as_not_given() -> None:
     nulls = dict.fromkeys(("task_id", "type", "args", "timeout", "become", "parallel"))
     assert read_body(AdhocSubmission, {**ADHOC, **nulls}) == read_body(AdhocSubmission, ADHOC)
+
+
+def test_a_field_of_no_request_is_refused_though_it_is_null() -> None:
+    (problem,) = problems(AdhocSubmission, {**ADHOC, "ip": None}).items()
+    assert problem[0] == "ip"
+    assert problem[1].startswith("is not a field of this request")
     assert problems(AdhocSubmission, {**ADHOC, "module": None}) == {"module": "is required"}
 
 
