@@ -7,7 +7,6 @@ paths that no data loader has seen; each of them is hooked by install(), at run 
     an upload to a host                the last step of copy, script, unarchive, template, assemble, uri and patch
     include_vars of a directory        walks through it
     fetch                              writes
-    collections beside a playbook      are code and roles that no operator has installed; left out
 
 Paths are compared when all symbolic links are resolved. Whoever can change the share between the look and the reading
 wins; the runner's user should be one that may read nothing else.
@@ -17,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +25,6 @@ from ansible._internal._templating import _jinja_bits
 from ansible.errors import AnsibleFileNotFound, AnsibleParserError
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase, fetch, include_vars
-from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 from jinja2 import Environment, FileSystemLoader
 
 from execute_engine.fence.hooks import Refused, hook
@@ -119,14 +117,10 @@ def install(share: Share) -> None:
     def run_fetch(plain: Callable[..., Any], action: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise Refused("fetch is refused: it writes on the engine; slurp returns a file's content")
 
-    def set_playbook_paths(plain: Callable[..., None], finder: Any, paths: Iterable[str]) -> None:
-        plain(finder, [])
-
     _jinja_bits.FileSystemLoader = Templates
     hook(ActionBase, "_transfer_file", transfer_file)
     hook(include_vars.ActionModule, "_set_root_dir", set_root_dir)
     hook(fetch.ActionModule, "run", run_fetch)
-    hook(_AnsibleCollectionFinder, "set_playbook_paths", set_playbook_paths)
 
 
 def _is_below(path: str, root: str) -> bool:

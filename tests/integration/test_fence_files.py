@@ -378,7 +378,7 @@ def test_the_vault_password_is_used_and_not_read(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_collections_beside_the_playbook_are_left_out(play: Start, share: Path) -> None:
-    """Stock loads them: their roles, and their plugins and modules, which would run on the engine."""
+    """Stock's command tells the loader of collections where the playbook lies; here nobody does."""
     _write(share / "collections/ansible_collections/own/one/roles/role/tasks/main.yml", "- debug: {msg: x}\n")
     runner = play("{include_role: {name: own.one.role}}")
     runner.ended()
