@@ -71,7 +71,7 @@ class Door:
             g.client = Client(ANONYMOUS, Role.ADMIN, (), address)
             return
         g.client = self._client(self._tokens, address)
-        view = current_app.view_functions.get(request.endpoint or "")
+        view = _view()
         if view is not None and client().role < (needed := getattr(view, _NEEDED)):
             raise Forbidden(
                 f"This needs a token with the role {needed}; the role of {client().name} is {client().role}."
@@ -119,7 +119,12 @@ def client() -> Client:
 
 def action() -> str:
     """What the audit calls the change that is asked for; empty: it is none."""
-    return str(getattr(current_app.view_functions.get(request.endpoint or ""), _ACTION, ""))
+    return str(getattr(_view(), _ACTION, ""))
+
+
+def _view() -> Callable[..., Any] | None:
+    """What answers this request; None for a path that nothing answers."""
+    return current_app.view_functions.get(request.endpoint or "")
 
 
 def require_hosts(hosts: Iterable[str]) -> None:

@@ -108,13 +108,16 @@ def _answer_http_error(error: HTTPError) -> ResponseReturnValue:
 
 def _answer_request_error(error: RequestError) -> ResponseReturnValue:
     audit.refused(error)
-    return envelope(error.data, error.message, error.STATUS), error.STATUS, error.headers
+    return _answer(error)
 
 
 def _answer_database_away(error: DatabaseRetry) -> ResponseReturnValue:
     log.warning("the database does not answer", extra={"path": request.path, "error": str(error)})
-    away = NotReady("The database does not answer; nothing was done. Try again.")
-    return envelope(away.data, away.message, away.STATUS), away.STATUS, away.headers
+    return _answer(NotReady("The database does not answer; nothing was done. Try again."))  # nor takes it the audit
+
+
+def _answer(error: RequestError) -> ResponseReturnValue:
+    return envelope(error.data, error.message, error.STATUS), error.STATUS, error.headers
 
 
 def _answer_unexpected(error: Exception) -> ResponseReturnValue:

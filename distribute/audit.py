@@ -10,13 +10,14 @@ import sqlalchemy as sa
 from flask import g
 
 from contract.errors import DatabaseError
-from distribute import access, answers, context, cursors, results
-from distribute.answers import moment
+from distribute import access, context, results
+from distribute.answers import Item, moment
 from distribute.errors import RequestError
 from distribute.inputs import Resource
 from distribute.schemas import AuditPage, AuditQuery
 from distribute.store import audit as store
 from distribute.store.audit import Deed
+from distribute.store.queries import Row
 from distribute.tokens import Role
 
 T = TypeVar("T")
@@ -33,32 +34,27 @@ log = logging.getLogger(__name__)
 @access.needs(Role.ADMIN)
 def read(query: AuditQuery) -> dict[str, Any]:
     """Who did what, newest first"""
-    name = f"audit {query.who} {query.action} {query.target}"
-    start = cursors.decode(query.cursor, name)
-    rows = context.current().database.read(
-        lambda connection: store.deeds(
-            connection,
-            who=query.who,
-            action=query.action,
-            target=query.target,
-            before_id=start[0] if start else None,
-            limit=query.limit + 1,
-        )
+    return results.paged(
+        f"audit {query.who} {query.action} {query.target}",
+        query,
+        lambda connection, before, limit: store.deeds(
+            connection, who=query.who, action=query.action, target=query.target, before_id=before, limit=limit
+        ),
+        lambda row: int(row.id),
+        _item,
     )
-    page, following = results.cut(rows, query.limit, lambda last: [last.id])
-    items = [
-        {
-            "date": moment(row.at),
-            "who": row.who,
-            "address": row.address,
-            "action": row.action,
-            "target": row.target,
-            "code": row.code,
-            "msg": row.msg,
-        }
-        for row in page
-    ]
-    return answers.page(items, None if following is None else cursors.encode(following, name))
+
+
+def _item(row: Row) -> Item:
+    return {
+        "date": moment(row.at),
+        "who": row.who,
+        "address": row.address,
+        "action": row.action,
+        "target": row.target,
+        "code": row.code,
+        "msg": row.msg,
+    }
 
 
 def change(target: str | None, work: Callable[[sa.Connection], T]) -> T:

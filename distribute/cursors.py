@@ -15,8 +15,10 @@ _CHECK_BYTES = 6
 Position = list[Any]  # numbers, strings and null: what JSON keeps as it is
 
 
-def encode(position: Position, query: str) -> str:
-    """query names the list that the position belongs to, with its filters."""
+def encode(position: Position | None, query: str) -> str | None:
+    """query names the list that the position belongs to, with its filters. None for no position: the last page."""
+    if position is None:
+        return None
     body = json.dumps(position, separators=(",", ":")).encode()
     return _text(_check(body, query) + body)
 

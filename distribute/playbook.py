@@ -24,8 +24,7 @@ def submit(request: PlaybookSubmission) -> dict[str, Any]:
 
     The warnings say which strategy each play runs with, and what means a unit of hosts instead of the whole task.
     """
-    new = submissions.playbook_task(request, context.current().config, access.client().name)
-    return submissions.answer(new, request.ips.duplicates)
+    return submissions.answer(submissions.playbook_task(request, context.current().config), request.ips.duplicates)
 
 
 @playbook.get("/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from distribute.access import Client
 from distribute.answers import Item, moment
 from distribute.cursors import Position
 from distribute.errors import NotFound
-from distribute.schemas import ResultQuery
+from distribute.schemas import AuditQuery, ResultQuery, TaskQuery
 from distribute.store import queries
 from distribute.store.queries import Row
 
@@ -36,7 +36,7 @@ def answer(query: ResultQuery, type_: str, make_item: MakeItem) -> Response | di
     if query.limit is None:
         return answers.streamed(_pages(database, pager, make_item, start))
     items, following = _read(database, pager, make_item, start, query.limit)
-    return answers.page(items, None if following is None else cursors.encode(following, name))
+    return answers.page(items, cursors.encode(following, name))
 
 
 def adhoc_item(row: Row, task: Row) -> Item:
@@ -156,6 +156,24 @@ def _hosts_pager(hosts: tuple[str, ...], type_: str) -> Pager:
         return list(rows), [first + limit] if first + limit < len(hosts) else None
 
     return page
+
+
+def paged(
+    name: str,
+    query: TaskQuery | AuditQuery,
+    read: Callable[[sa.Connection, int | None, int], Sequence[Row]],
+    key: Callable[[Row], int],
+    make_item: Callable[[Row], Item],
+) -> dict[str, Any]:
+    """A page of a list whose rows have a key; read(connection, the key of the last row before, how many).
+
+    name names the list with its filters. Raises BadRequest and DatabaseError.
+    """
+    start = cursors.decode(query.cursor, name)
+    before = start[0] if start else None
+    rows = context.current().database.read(lambda connection: read(connection, before, query.limit + 1))
+    page, following = cut(rows, query.limit, lambda last: [key(last)])
+    return answers.page([make_item(row) for row in page], cursors.encode(following, name))
 
 
 def cut(rows: Any, limit: int, position: Callable[[Row], Position]) -> Rows:

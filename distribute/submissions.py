@@ -56,11 +56,10 @@ def summary(stored: Row, duplicates: int) -> dict[str, Any]:
     return envelope(item, "accepted")
 
 
-def adhoc_task(request: AdhocSubmission, config: Config, submitted_by: str) -> NewTask:
+def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
     are_json = not isinstance(request.args, str)
     return NewTask(
         **_common(request, config),
-        submitted_by=submitted_by,
         options=_options(
             request,
             config,
@@ -75,7 +74,7 @@ def adhoc_task(request: AdhocSubmission, config: Config, submitted_by: str) -> N
     )
 
 
-def playbook_task(request: PlaybookSubmission, config: Config, submitted_by: str) -> NewTask:
+def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
     playbook = request.playbook_content
     options = _options(
         request,
@@ -89,7 +88,6 @@ def playbook_task(request: PlaybookSubmission, config: Config, submitted_by: str
     units = -(-len(request.ips.names) // common["unit_hosts"])
     return NewTask(
         **common,
-        submitted_by=submitted_by,
         options={**options, "strategies": list(playbook.strategies)},
         warnings=playbook.warnings(units) + ([] if request.host_timeout else playbook.hang_warnings()),
         playbook_name=request.playbook_name,
@@ -97,7 +95,7 @@ def playbook_task(request: PlaybookSubmission, config: Config, submitted_by: str
     )
 
 
-def rerun(connection: sa.Connection, before: Row, request: Rerun, submitted_by: str) -> NewTask:
+def rerun(connection: sa.Connection, before: Row, request: Rerun) -> NewTask:
     """A new task like the one before, for its hosts with these statuses.
 
     Raises Conflict where there is none, and Forbidden.
@@ -119,7 +117,7 @@ def rerun(connection: sa.Connection, before: Row, request: Rerun, submitted_by: 
         warnings=before.warnings,
         request_hash=hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest(),
         hosts=hosts,
-        submitted_by=submitted_by,
+        submitted_by=access.client().name,
         unit_hosts=before.options["unit_hosts"],
         module=before.module,
         args=before.args,
@@ -136,6 +134,7 @@ def _common(request: AdhocSubmission | PlaybookSubmission, config: Config) -> di
         "type": request.type,
         "timeout_seconds": request.timeout,
         "request_hash": _hash(request, config),
+        "submitted_by": access.client().name,
         "hosts": request.ips.names,
         "unit_hosts": request.unit_hosts or config.engine.number,
     }

@@ -41,20 +41,15 @@ tasks = Resource("tasks", __name__)
 @access.needs(Role.READ)
 def list_tasks(query: TaskQuery) -> dict[str, Any]:
     """Tasks, newest first"""
-    name = f"tasks {query.state} {query.type}"
-    start = cursors.decode(query.cursor, name)
-    rows = context.current().database.read(
-        lambda connection: queries.tasks(
-            connection,
-            state=query.state,
-            type_=query.type,
-            before_key=start[0] if start else None,
-            limit=query.limit + 1,
-        )
+    return results.paged(
+        f"tasks {query.state} {query.type}",
+        query,
+        lambda connection, before, limit: queries.tasks(
+            connection, state=query.state, type_=query.type, before_key=before, limit=limit
+        ),
+        lambda row: int(row.key),
+        lambda row: {**_task(row), "playbook_name": row.playbook_name, "rerun_of": row.rerun_of},
     )
-    page, following = results.cut(rows, query.limit, lambda last: [last.key])
-    items = [{**_task(row), "playbook_name": row.playbook_name, "rerun_of": row.rerun_of} for row in page]
-    return answers.page(items, None if following is None else cursors.encode(following, name))
 
 
 @tasks.get("/<task_id>/")
@@ -102,7 +97,7 @@ def rerun(task_id: str, request: Rerun) -> dict[str, Any]:
     def store(connection: sa.Connection) -> Row:
         before = _find(connection, task_id)
         access.require_owner(before.submitted_by)
-        return submit(connection, submissions.rerun(connection, before, request, access.client().name))
+        return submit(connection, submissions.rerun(connection, before, request))
 
     return submissions.summary(audit.change(task_id, store), duplicates=0)
 
@@ -156,7 +151,7 @@ def list_hosts(task_id: str, query: HostQuery) -> dict[str, Any]:
     task, rows = context.current().database.read(read)
     page, following = results.cut(rows, query.limit, lambda last: [moment(last.since), last.id])
     items = [results.task_host_item(row, task) for row in page]
-    return answers.page(items, None if following is None else cursors.encode(following, name))
+    return answers.page(items, cursors.encode(following, name))
 
 
 def _since_and_id(position: Position | None) -> tuple[datetime | None, int] | None:

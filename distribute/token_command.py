@@ -11,7 +11,6 @@ from contract.config import Config
 from contract.errors import ConfigError
 from distribute import tokens
 from distribute.errors import TokensError
-from distribute.tokens import Role
 
 LONGEST_DAYS = 36_500
 
@@ -21,7 +20,7 @@ def declare(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) ->
     commands = parser.add_subparsers(dest="deed", required=True)
     add = commands.add_parser("add", parents=[shared], help="make a token and print it, once")
     add.add_argument("name", help="whose it is; the tasks, the log and the audit say it")
-    add.add_argument("--role", required=True, choices=[str(role) for role in Role])
+    add.add_argument("--role", required=True, choices=tokens.ROLES)
     add.add_argument(
         "--hosts", default="", metavar="PATTERNS", help="comma-separated, with * and ?; without: all hosts"
     )
@@ -49,8 +48,7 @@ def run(given: argparse.Namespace, settings: Config) -> int:
 def _add(given: argparse.Namespace, path: Path) -> None:
     hosts = tuple(pattern.strip() for pattern in given.hosts.split(",") if pattern.strip())
     expires = None if given.expires is None else datetime.now(UTC) + timedelta(days=given.expires)
-    role = next(role for role in Role if str(role) == given.role)
-    made = tokens.add(path, given.name, role, hosts, expires)
+    made = tokens.add(path, given.name, tokens.ROLES[given.role], hosts, expires)
     print(f"added {given.name} to {path}; this is its token, which nothing can show again:", file=sys.stderr)
     print(made)
 

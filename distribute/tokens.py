@@ -44,6 +44,9 @@ class Role(IntEnum):
         return self.name.lower()
 
 
+ROLES = {str(role): role for role in Role}
+
+
 @dataclass(frozen=True)
 class Token:
     name: str
@@ -70,8 +73,7 @@ class LiveTokens:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: object = None
-        self._tokens: tuple[Token, ...] = ()
+        self._known: tuple[object, tuple[Token, ...]] = (None, ())  # the file as it was, and what it held
 
     def find(self, sha256: str) -> Token | None:
         """The token with this sum, in a time that does not depend on which it is. Raises TokensError."""
@@ -87,10 +89,10 @@ class LiveTokens:
         except OSError as exc:
             raise _unreadable(self._path, exc) from exc
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if seen != self._seen:
-            self._tokens = read(self._path)
-            self._seen = seen
-        return self._tokens
+        known = self._known
+        if seen != known[0]:
+            known = self._known = (seen, read(self._path))
+        return known[1]
 
 
 def read(path: Path) -> tuple[Token, ...]:
@@ -188,7 +190,7 @@ def _token(entry: Any, place: int) -> Token:
     if not isinstance(entry, dict) or entry.keys() - _FIELDS or not {"name", "sha256", "role"} <= entry.keys():
         raise ValueError(f"tokens[{place}]: expected an object with name, sha256, role and maybe hosts and expires")
     name, hosts, expires = entry["name"], entry.get("hosts") or [], entry.get("expires")
-    role = next((role for role in Role if str(role) == entry["role"]), None)
+    role = ROLES.get(entry["role"]) if isinstance(entry["role"], str) else None
     problems = {
         "name": isinstance(name, str) and _NAME.fullmatch(name),
         "sha256": isinstance(entry["sha256"], str) and _SUM.fullmatch(entry["sha256"]),

@@ -226,6 +226,16 @@ class Services:
                 return items
             query["cursor"] = answer["cursor"]
 
+    def each(self, task_id: str, name: str) -> list[Any]:
+        """One field of every host."""
+        return [item[name] for item in self.hosts(task_id)]
+
+    def engine(self) -> dict[str, Any]:
+        """The item of GET /engines/, where there is one engine."""
+        (engine,) = self.api("/engines/")["data"]
+        found: dict[str, Any] = engine
+        return found
+
     def processes(self, title: str = "") -> dict[int, str]:
         """Of all daemons, also those that have ended."""
         return {pid: line for daemon in self._all for pid, line in daemon.processes(title).items()}

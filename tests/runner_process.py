@@ -27,6 +27,12 @@ WAYS = {  # how workers and connections go together: the fields of Job
 }
 
 
+def one_play(*tasks: str, more: str = "") -> str:
+    """A playbook of one play with these tasks, a line of YAML each; more are further lines of the play."""
+    lines = "".join(f"    - {task}\n" for task in tasks)
+    return f"- hosts: all\n  gather_facts: false\n{more}  tasks:\n{lines}"
+
+
 class Preloaded:
     """A process with Ansible loaded that forks a runner for each pair of descriptors it is sent."""
 

@@ -89,7 +89,7 @@ def install(share: Share) -> None:
         name = f"{plugin.plugin_type} {plugin.ansible_name}"
         if name in JINJA_REFUSED or not _is_known(plugin.ansible_name):
             raise Refused(
-                f"{name} is refused: it may read or run more on the engine than files below {share.files_dir}"
+                f"the {name} is refused: it may read or run more on the engine than files below {share.files_dir}"
             )
         if name not in JINJA_OF_PATHS:
             return plain(plugin, *args, **kwargs)

@@ -8,10 +8,9 @@ and there, at run time, stand the hooks:
     a connection plugin is loaded        it must be the engine's own
     a connection is given its options    no variable of a playbook is among them, however it came there
     a task is about to run its action    the action's code, which runs on the engine, must be known to be harmless
-    a filter is loaded                   it must not be one that starts a program, as filters run on the engine too
     a folder of plugins is added         it is left out: nothing that lies beside a playbook is loaded
 
-[Exec_Engine] ALLOW_LOCAL opens localhost, the connection `local`, and all actions and filters.
+[Exec_Engine] ALLOW_LOCAL opens localhost, the connection `local`, and all actions. Filters: fence/lookups.py.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ _HARMLESS_ACTIONS = "ansible.builtin."  # they act over the connection, or on va
 _MORE_HARMLESS_ACTIONS = frozenset(
     ("ansible.posix.patch", "community.general.iptables_state", "community.general.shutdown")
 )
-_FILTERS_THAT_START_PROGRAMS = frozenset(("community.crypto.gpg_fingerprint", "community.sops.decrypt"))
 _HARMLESS_VARIABLES = frozenset(  # of those that a connection reads: how, and not where, as whom or by what program
     (
         "ansible_sftp_batch_mode",
@@ -62,7 +60,6 @@ class Places:
         hook(TaskExecutor, "_get_action_handler_with_module_context", self._get_action)
         hook(loader.PluginLoader, "add_directory", self._leave_out)
         hook(loader.PluginLoader, "get_with_context", self._load)
-        hook(loader.Jinja2Loader, "get_with_context", self._load_filter)
         # it belongs to the base of all plugins; here it is replaced for connections
         setattr(ConnectionBase, "set_options", in_place_of(ConnectionBase.set_options, self._set_options))  # noqa: B010
 
@@ -86,13 +83,6 @@ class Places:
         if plugins is loader.connection_loader:
             name = self._connection_named(name)
         return plain(plugins, name, *args, **kwargs)
-
-    def _load_filter(self, plain: Callable[..., Any], plugins: Any, *args: Any, **kwargs: Any) -> Any:
-        found = plain(plugins, *args, **kwargs)
-        name = getattr(found.object, "ansible_name", "")
-        if name in _FILTERS_THAT_START_PROGRAMS and not self._allow_local:
-            raise Refused(f"the filter {name} is refused: it starts a program on the engine")
-        return found
 
     def _connection_named(self, name: str) -> str:
         short = str(name).removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")

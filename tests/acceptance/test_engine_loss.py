@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -52,10 +51,6 @@ def _has(services: Services, task_id: str, **counts: int) -> bool:
     return _counts(services, task_id) == counts
 
 
-def _each(services: Services, task_id: str, name: str) -> list[Any]:
-    return [item[name] for item in services.hosts(task_id)]
-
-
 @pytest.mark.parametrize("titles", [("supervisor", "consumer"), ("",)], ids=["its services", "a wedged machine"])
 def test_results_of_an_engine_that_was_paused_for_longer_than_its_lease_come_late(
     services: Services, fleet: Fleet, load: Load, titles: tuple[str, ...]
@@ -68,13 +63,13 @@ def test_results_of_an_engine_that_was_paused_for_longer_than_its_lease_come_lat
         os.kill(pid, signal.SIGSTOP)
     task = services.wait_task(task_id)
     assert task["counts"]["lost"] == 3
-    assert all("gave no sign of life" in blame for blame in _each(services, task_id, "blame"))
+    assert all("gave no sign of life" in blame for blame in services.each(task_id, "blame"))
     for pid in reversed(paused):
         os.kill(pid, signal.SIGCONT)
 
     wait_for("the truth", lambda: _has(services, task_id, success=3))
-    assert _each(services, task_id, "late") == [True] * 3
-    assert _each(services, task_id, "stdout") == ["told"] * 3
+    assert services.each(task_id, "late") == [True] * 3
+    assert services.each(task_id, "stdout") == ["told"] * 3
     assert load.starts == 3
     again = load.submit(fleet.hosts(count=2), 0)
     assert services.wait_task(again)["counts"]["success"] == 2
@@ -89,7 +84,7 @@ def test_the_hosts_of_a_killed_engine_run_again_elsewhere_where_the_request_says
     (busy,) = [engine for engine in services.engines if engine.processes("execute-engine: runner")]
     busy.kill()
     assert services.wait_task(rerun)["counts"]["success"] == 3
-    assert _each(services, rerun, "attempt") == [2] * 3
+    assert services.each(rerun, "attempt") == [2] * 3
     assert load.starts == 6
 
 
@@ -105,8 +100,8 @@ def test_while_the_database_is_away_what_may_run_again_ends_and_the_rest_goes_on
         wait_for("one runner to end", lambda: len(services.processes("execute-engine: runner")) == 1, 60)
     assert services.wait_task(report)["counts"]["success"] == 2
     assert services.wait_task(rerun)["counts"]["success"] == 2
-    assert _each(services, report, "attempt") == [1, 1]
-    assert _each(services, rerun, "attempt") == [2, 2]
+    assert services.each(report, "attempt") == [1, 1]
+    assert services.each(rerun, "attempt") == [2, 2]
     assert load.starts == 6
 
 
@@ -149,7 +144,7 @@ def test_a_consumer_that_dies_right_after_it_gave_hosts_back_gives_them_back_onc
     os.kill(runner, signal.SIGKILL)
     assert services.wait_task(task_id)["counts"]["success"] == 2
     assert passed.exists()
-    assert _each(services, task_id, "attempt") == [2, 2]
+    assert services.each(task_id, "attempt") == [2, 2]
     assert load.starts == 4
 
 
@@ -214,11 +209,10 @@ def test_an_engine_without_descriptors_gives_its_units_back_and_says_so(
     task_id = load.submit(fleet.hosts(count=2), 0)
 
     def said() -> bool:
-        (engine,) = services.api("/engines/")["data"]
-        return "no unit can be started" in str(engine["missing"])
+        return "no unit can be started" in str(services.engine()["missing"])
 
     wait_for("the engine to say so", said)
     assert _counts(services, task_id).keys() == {"queued"}
     consumer.rlimit(psutil.RLIMIT_NOFILE, (most, most))
     assert services.wait_task(task_id)["counts"]["success"] == 2
-    assert _each(services, task_id, "attempt") == [1, 1]
+    assert services.each(task_id, "attempt") == [1, 1]

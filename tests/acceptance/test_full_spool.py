@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,14 +14,8 @@ from tests.servers.process import wait_for
 pytestmark = pytest.mark.parametrize("backend", ["mariadb alone"], indirect=True)
 
 
-def _engine(services: Services) -> dict[str, Any]:
-    (engine,) = services.api("/engines/")["data"]
-    found: dict[str, Any] = engine
-    return found
-
-
 def _said(services: Services) -> bool:
-    return "the spool has reached SPOOL_SIZE (1 MB)" in str(_engine(services)["missing"])
+    return "the spool has reached SPOOL_SIZE (1 MB)" in str(services.engine()["missing"])
 
 
 def test_nothing_is_claimed_until_its_results_are_stored(services: Services, fleet: Fleet, tmp_path: Path) -> None:
@@ -40,14 +33,14 @@ def test_nothing_is_claimed_until_its_results_are_stored(services: Services, fle
         wait_for("its unit to be published", lambda: services.task(after)["units_by_state"]["published"] == 1)
         beats = {_beat(services)}
         wait_for("signs of life", lambda: beats.add(_beat(services)) or len(beats) == 3)
-        assert _engine(services)["state"] == "live"
+        assert services.engine()["state"] == "live"
         assert services.task(after)["units_by_state"]["published"] == 1
         connection.rollback()
 
     assert services.wait_task(full)["counts"]["success"] == 24
     assert {len(item["stdout"]) for item in services.hosts(full)} == {60000}
     assert services.wait_task(after)["counts"]["success"] == 3
-    wait_for("nothing to be missing", lambda: _engine(services)["missing"] is None)
+    wait_for("nothing to be missing", lambda: services.engine()["missing"] is None)
     assert "the spool has reached SPOOL_SIZE" in services.engines[0].log()
 
 

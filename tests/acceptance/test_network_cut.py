@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,10 +22,6 @@ def cut_off(services: Services, mariadb_link: Link) -> Services:
     return services
 
 
-def _each(services: Services, task_id: str, name: str) -> list[Any]:
-    return [item[name] for item in services.hosts(task_id)]
-
-
 def _lines(file: Path) -> int:
     return len(file.read_text().split()) if file.exists() else 0
 
@@ -43,7 +38,7 @@ def test_what_it_ran_counts_as_lost_until_it_is_heard_again(
     fleet.cut(*hosts)
     try:
         assert cut_off.wait_task(task_id)["counts"]["lost"] == 3
-        assert all("gave no sign of life" in blame for blame in _each(cut_off, task_id, "blame"))
+        assert all("gave no sign of life" in blame for blame in cut_off.each(task_id, "blame"))
         waiting = cut_off.submit_adhoc(hosts, "echo hi", timeout=200)
     finally:
         fleet.mend(*hosts)
@@ -51,11 +46,11 @@ def test_what_it_ran_counts_as_lost_until_it_is_heard_again(
     mariadb_link.mend()
 
     wait_for("the truth", lambda: cut_off.task(task_id)["counts"]["success"] == 3)
-    assert _each(cut_off, task_id, "late") == [True] * 3
-    assert _each(cut_off, task_id, "stdout") == ["told"] * 3
+    assert cut_off.each(task_id, "late") == [True] * 3
+    assert cut_off.each(task_id, "stdout") == ["told"] * 3
     assert _lines(starts) == 3
     assert cut_off.wait_task(waiting)["counts"]["success"] == 3
-    assert _each(cut_off, waiting, "attempt") == [1] * 3
+    assert cut_off.each(waiting, "attempt") == [1] * 3
 
 
 def test_what_may_run_again_ends_on_its_hosts_before_it_begins_elsewhere(
@@ -75,9 +70,9 @@ def test_what_may_run_again_ends_on_its_hosts_before_it_begins_elsewhere(
     mariadb_link.mend()
 
     assert cut_off.wait_task(task_id)["counts"]["success"] == 3
-    assert _each(cut_off, task_id, "attempt") == [2] * 3
-    assert _each(cut_off, task_id, "engine") == ["engine-2"] * 3
-    assert _each(cut_off, task_id, "late") == [False] * 3
+    assert cut_off.each(task_id, "attempt") == [2] * 3
+    assert cut_off.each(task_id, "engine") == ["engine-2"] * 3
+    assert cut_off.each(task_id, "late") == [False] * 3
     assert (_lines(starts), _lines(overlaps)) == (6, 0)
 
     def all_well() -> bool:

@@ -95,16 +95,16 @@ def test_a_process_that_no_signal_ends_is_reported_and_keeps_its_slot(services: 
     task = services.wait_task(task_id, seconds=60)
     assert {status: count for status, count in task["counts"].items() if count} == {"success": 2, "timeout": 1}
     (pid,) = services.processes(immortal.TITLE)
-    wait_for("the slot to be shown as taken", lambda: _engine(services)["free_slots"] == 2)
-    wait_for("the process to be named", lambda: f"processes {pid}" in str(_engine(services)["missing"]))
+    wait_for("the slot to be shown as taken", lambda: services.engine()["free_slots"] == 2)
+    wait_for("the process to be named", lambda: f"processes {pid}" in str(services.engine()["missing"]))
     log = engine.log()
     assert "processes of a unit cannot be killed" in log
     assert str(pid) in log
 
     flag.unlink()
     wait_for("the process to end", lambda: not services.processes(immortal.TITLE))
-    wait_for("the slot to be free", lambda: _engine(services)["free_slots"] == 3)
-    assert _engine(services)["missing"] is None
+    wait_for("the slot to be free", lambda: services.engine()["free_slots"] == 3)
+    assert services.engine()["missing"] is None
     _well(services, fleet)
 
 
@@ -113,12 +113,6 @@ def _running(services: Services, fleet: Fleet, timeout: int) -> str:
     task_id = services.submit_adhoc(fleet.hosts(count=3), "sleep 600", timeout=timeout, become=False)
     wait_for("the hosts to run", lambda: len(services.hosts(task_id, status="running")) == 3)
     return task_id
-
-
-def _engine(services: Services) -> dict[str, object]:
-    (engine,) = services.api("/engines/")["data"]
-    found: dict[str, object] = engine
-    return found
 
 
 def _signal(services: Services, which: str, number: signal.Signals) -> None:

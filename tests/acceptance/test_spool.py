@@ -73,16 +73,10 @@ def test_with_a_full_disk_the_engine_finishes_what_it_has_and_claims_nothing_mor
 
     first = services.submit_adhoc(fleet.hosts(count=3), "echo fine", become=False)
     assert services.wait_task(first)["counts"]["success"] == 3
-    wait_for("the engine to say so", lambda: "No space left" in str(_engine(services)["missing"]))
+    wait_for("the engine to say so", lambda: "No space left" in str(services.engine()["missing"]))
     second = services.submit_adhoc(fleet.hosts(count=3), "echo fine", become=False)
     wait_for("its unit to be published", lambda: services.task(second)["units_by_state"]["published"] == 1)
     filling.unlink()
     assert services.wait_task(second)["counts"]["success"] == 3
     assert "results are kept on disk again" in services.engines[0].log()
-    wait_for("nothing to be missing", lambda: _engine(services)["missing"] is None)
-
-
-def _engine(services: Services) -> dict[str, object]:
-    (engine,) = services.api("/engines/")["data"]
-    found: dict[str, object] = engine
-    return found
+    wait_for("nothing to be missing", lambda: services.engine()["missing"] is None)

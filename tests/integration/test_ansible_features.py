@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.runner_process import Preloaded, Runner, make_job, preloaded
+from tests.runner_process import Preloaded, Runner, make_job, one_play, preloaded
 from tests.servers.fleet import Fleet
 from tests.servers.process import wait_for
 
@@ -52,8 +52,7 @@ def play(playbook: Start) -> Start:
     """Starts one play of these tasks (a line of YAML each) on the hosts; more are further lines of the play."""
 
     def start(hosts: list[str], *tasks: str, strategy: str = "linear", more: str = "", **fields: Any) -> Runner:
-        lines = "".join(f"    - {task}\n" for task in tasks)
-        return playbook(hosts, f"- hosts: all\n  gather_facts: false\n{more}  tasks:\n{lines}", strategy, **fields)
+        return playbook(hosts, one_play(*tasks, more=more), strategy, **fields)
 
     return start
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.daemons import Services
-from tests.runner_process import WAYS, Preloaded, Runner, make_job, preloaded
+from tests.runner_process import WAYS, Preloaded, Runner, make_job, one_play, preloaded
 from tests.servers.fleet import Fleet
 
 Start = Callable[..., Runner]
@@ -78,8 +78,7 @@ def play(playbook: Start) -> Start:
     """Starts one play of these tasks, a line of YAML each; more are further lines of the play."""
 
     def start(*tasks: str, more: str = "", **fields: Any) -> Runner:
-        lines = "".join(f"    - {task}\n" for task in tasks)
-        return playbook(f"- hosts: all\n  gather_facts: false\n{more}  tasks:\n{lines}", **fields)
+        return playbook(one_play(*tasks, more=more), **fields)
 
     return start
 

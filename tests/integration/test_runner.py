@@ -14,7 +14,7 @@ import pytest
 
 from execute_engine.output import FIELD_LIMIT_BYTES
 from execute_engine.scratch import path as scratch_of
-from tests.runner_process import WAYS, Preloaded, Runner, make_job, preloaded
+from tests.runner_process import WAYS, Preloaded, Runner, make_job, one_play, preloaded
 from tests.servers.fleet import Fleet
 from tests.servers.process import wait_for
 
@@ -78,12 +78,6 @@ def start(parent: Preloaded, fleet: Fleet, way: str, share: Path) -> Start:
         return parent.start(make_job(hosts, fleet.port, fleet.key, share, **WAYS[way], **fields))
 
     return start
-
-
-def play(*tasks: str, more: str = "") -> str:
-    """One play on all hosts; tasks and more are YAML, more being further lines of the play."""
-    lines = "".join(f"    - {task}\n" for task in tasks)
-    return f"- hosts: all\n  gather_facts: false\n{more}  tasks:\n{lines}"
 
 
 def only(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -183,7 +177,7 @@ def test_a_command_becomes_root_unless_told_not_to(fleet: Fleet, start: Start, b
 def test_a_playbook_becomes_root_only_where_it_or_the_request_says_so(
     fleet: Fleet, start: Start, become: bool | None, user: str
 ) -> None:
-    content = play(
+    content = one_play(
         f'{{name: who, command: "test {user} = `id -un`"}}', "{name: root, shell: 'test `id -u` = 0', become: true}"
     )
     content = content.replace("command:", "shell:", 1)
@@ -246,14 +240,14 @@ def test_a_playbook_is_counted_task_by_task(fleet: Fleet, start: Start, share: P
 
 def test_a_failed_item_is_named_and_the_loop_is_one_task(fleet: Fleet, start: Start) -> None:
     task = '{name: loop, shell: "echo {{ item }}; exit {{ item }}", loop: [0, 7, 9]}'
-    done = only(start(fleet.hosts(), playbook_content=play(task)).ended())
+    done = only(start(fleet.hosts(), playbook_content=one_play(task)).ended())
     assert (done["status"], done["tasks_ok"], done["tasks_total"]) == ("failed", 0, 1)
     assert (done["rc"], done["stdout"]) == (7, "7")
     assert "item=7" in done["msg"]
 
 
 def test_an_include_that_cannot_be_read_has_failed(fleet: Fleet, start: Start) -> None:
-    content = play("{name: fine, debug: {msg: x}}", "{name: include, include_tasks: missing.yml}")
+    content = one_play("{name: fine, debug: {msg: x}}", "{name: include, include_tasks: missing.yml}")
     done = only(start(fleet.hosts(), playbook_content=content).ended())
     assert rows(done) == [("fine", "ok"), ("include", "failed")]
     assert (done["status"], done["tasks_ok"], done["tasks_total"]) == ("failed", 1, 2)
@@ -262,7 +256,7 @@ def test_an_include_that_cannot_be_read_has_failed(fleet: Fleet, start: Start) -
 
 def test_a_host_that_no_play_is_for_was_not_started(fleet: Fleet, start: Start) -> None:
     first, second = fleet.hosts(count=2)
-    content = play("{name: one, debug: {msg: x}}").replace("hosts: all", f"hosts: {first}")
+    content = one_play("{name: one, debug: {msg: x}}").replace("hosts: all", f"hosts: {first}")
     found = start([first, second], playbook_content=content).ended()
     assert {host: done["status"] for host, done in found.items()} == {first: "success", second: "not_started"}
     assert "no play of the playbook is for it" in found[second]["blame"]
@@ -297,13 +291,13 @@ def test_vaulted_text_is_read_with_the_vault_password(fleet: Fleet, start: Start
 
 
 UNUSABLE = {
-    "unknown module": (play("{name: one, no_such_module: {a: b}}"), "no_such_module"),
-    "two modules": (play("{name: one, command: id, shell: id}"), "conflicting action statements"),
-    "no yaml": (play("{name: one, command: id"), "YAML"),
+    "unknown module": (one_play("{name: one, no_such_module: {a: b}}"), "no_such_module"),
+    "two modules": (one_play("{name: one, command: id, shell: id}"), "conflicting action statements"),
+    "no yaml": (one_play("{name: one, command: id"), "YAML"),
     "no list": ("hosts: all\n", "list"),
-    "unknown keyword": (play("{name: one, command: id, no_such_keyword: 1}"), "no_such_keyword"),
+    "unknown keyword": (one_play("{name: one, command: id, no_such_keyword: 1}"), "no_such_keyword"),
     "empty": ("", "Empty playbook"),
-    "missing role": (play("{name: one, command: id}", more="  roles: [no_such_role]\n"), "no_such_role"),
+    "missing role": (one_play("{name: one, command: id}", more="  roles: [no_such_role]\n"), "no_such_role"),
 }
 
 
@@ -354,7 +348,7 @@ def test_passwords_are_in_no_event(fleet: Fleet, start: Start) -> None:
     secrets = {"password": fleet.password, "sudo_password": fleet.password, "user": fleet.password_user, "key_file": ""}
     spelled = "".join(f"\\\\{ord(letter):03o}" for letter in fleet.password)
     task = f"""{{name: "{fleet.password}", shell: "echo '{fleet.password}'; printf '{spelled}' >&2; id -un; exit 3"}}"""
-    content = play(task).replace("tasks:", "become: true\n  tasks:")
+    content = one_play(task).replace("tasks:", "become: true\n  tasks:")
     runner = start(fleet.hosts(), playbook_content=content, **secrets)
     done = only(runner.ended())
     assert (done["stdout"], done["stderr"]) == ("***\nroot", "***")
@@ -367,7 +361,7 @@ def test_a_fine_host_is_reported_while_another_hangs(fleet: Fleet, start: Start)
     """And so is one that has failed for good; the one that hangs is ended by the guard's order."""
     hangs, fine, failing = fleet.hosts(count=3)
     sleeping = _seconds(600)
-    content = play(
+    content = one_play(
         f'{{name: hangs, command: sleep {sleeping}, when: inventory_hostname == "{hangs}"}}',
         f'{{name: fails, command: /bin/false, when: inventory_hostname == "{failing}"}}',
         "{name: last, debug: {msg: x}}",
@@ -493,7 +487,7 @@ def test_nothing_is_started_again_on_a_host_that_was_ended(fleet: Fleet, start: 
 
 def test_a_host_that_waits_for_another_is_held_and_names_it(fleet: Fleet, start: Start) -> None:
     sleeps, waits = fleet.hosts(count=2)
-    content = play(
+    content = one_play(
         '{name: one, command: "sleep {{ long if inventory_hostname == sleeps else 0 }}"}',
         "{name: two, debug: {msg: x}}",
         more=f"  vars: {{sleeps: {sleeps}, long: 'LONG'}}\n",
