@@ -71,6 +71,8 @@ task = _table(
     sa.Column("finished_at", Moment),
     sa.Column("rerun_of", Ascii(160)),  # the id of the task whose hosts these are
     sa.Column("cancelled_at", Moment),  # when its end was asked for
+    sa.Column("projects", Json),  # {project: commit} that its text sees; null: none was there
+    sa.Column("needs_files", sa.Boolean, nullable=False, server_default="0"),  # its text may read them
     sa.Index("task_by_state", "state", "key"),
 )
 
@@ -145,6 +147,7 @@ engine = _table(
     sa.Column("missing", Text),  # one sentence, null when nothing is missing
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("beat_at", Moment, nullable=False),
+    sa.Column("sees_files", sa.Boolean, nullable=False, server_default="1"),  # the share answers
     sa.Index("engine_by_state", "state", "id"),
 )
 
@@ -172,6 +175,38 @@ host_key = _table(
     sa.Column("engine", sa.String(255), nullable=False),
 )
 
+project = _table(  # what FILES_DIR/<name> shows
+    "project",
+    sa.Column("name", Ascii(200), primary_key=True),
+    sa.Column("group_path", Ascii(255), nullable=False),
+    sa.Column("ref", Ascii(255), nullable=False),  # as it was asked for; the default branch by its name
+    sa.Column("commit_id", Ascii(64), nullable=False),
+    sa.Column("updated_at", Moment, nullable=False),
+)
+
+project_version = _table(  # a folder of FILES_DIR/.versions; it goes when the row has gone
+    "project_version",
+    sa.Column("project", Ascii(200), primary_key=True),
+    sa.Column("commit_id", Ascii(64), primary_key=True),
+    sa.Column("ref", Ascii(255), nullable=False),  # by which it was cloned last
+    sa.Column("files", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("ready_at", Moment, nullable=False),
+)
+
+clone_job = _table(
+    "clone_job",
+    sa.Column("id", Ascii(32), primary_key=True),
+    sa.Column("project", Ascii(200), nullable=False),
+    sa.Column("state", Ascii(16), nullable=False),  # running, ready, failed
+    sa.Column("progress", Json),  # of git: what it does, objects received and in all, percent
+    sa.Column("answer", Json),  # as the request would have been answered
+    sa.Column("submitted_by", sa.String(160), nullable=False),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("finished_at", Moment),
+    sa.Index("clone_job_by_project", "project", "started_at"),
+)
+
 audit = _table(  # rows are only ever added
     "audit",
     sa.Column("id", Key, primary_key=True, autoincrement=True),
@@ -179,7 +214,7 @@ audit = _table(  # rows are only ever added
     sa.Column("who", Ascii(64), nullable=False),  # the name of a token
     sa.Column("address", Ascii(64), nullable=False),
     sa.Column("action", Ascii(32), nullable=False),
-    sa.Column("target", sa.String(255)),  # the id of a task
+    sa.Column("target", sa.String(255)),  # the id of a task, the name of a project
     sa.Column("code", sa.Integer, nullable=False),
     sa.Column("msg", sa.String(1000), nullable=False),
     sa.Index("audit_by_who", "who", "id"),

@@ -26,6 +26,8 @@ CREATE TABLE task (
     finished_at DATETIME(6),
     rerun_of VARCHAR(160) CHARACTER SET ascii COLLATE ascii_bin,
     cancelled_at DATETIME(6),
+    projects MEDIUMTEXT,
+    needs_files BOOL NOT NULL DEFAULT 0,
     PRIMARY KEY (`key`),
     UNIQUE KEY id (id),
     KEY task_by_state (state, `key`)
@@ -104,6 +106,7 @@ CREATE TABLE engine (
     missing MEDIUMTEXT,
     started_at DATETIME(6) NOT NULL,
     beat_at DATETIME(6) NOT NULL,
+    sees_files BOOL NOT NULL DEFAULT 1,
     PRIMARY KEY (incarnation),
     KEY engine_by_state (state, id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
@@ -132,6 +135,38 @@ CREATE TABLE host_key (
     PRIMARY KEY (host, port, key_type)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+CREATE TABLE project (
+    name VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    group_path VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    ref VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    commit_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    updated_at DATETIME(6) NOT NULL,
+    PRIMARY KEY (name)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+CREATE TABLE project_version (
+    project VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    commit_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    ref VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    files BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    ready_at DATETIME(6) NOT NULL,
+    PRIMARY KEY (project, commit_id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+CREATE TABLE clone_job (
+    id VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    project VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    state VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    progress MEDIUMTEXT,
+    answer MEDIUMTEXT,
+    submitted_by VARCHAR(160) NOT NULL,
+    started_at DATETIME(6) NOT NULL,
+    finished_at DATETIME(6),
+    PRIMARY KEY (id),
+    KEY clone_job_by_project (project, started_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 CREATE TABLE audit (
     id BIGINT NOT NULL AUTO_INCREMENT,
     at DATETIME(6) NOT NULL,
@@ -150,4 +185,4 @@ CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     PRIMARY KEY (version_num)
 );
-INSERT INTO alembic_version VALUES ('0004');
+INSERT INTO alembic_version VALUES ('0005');
