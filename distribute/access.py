@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from flask import current_app, g, request
 
 from contract.config import DistributeSettings
-from distribute import tokens
+from distribute import patterns, tokens
 from distribute.errors import Forbidden, NotReady, TokensError, TooManyRequests, Unauthorized
 from distribute.throttle import Throttle
 from distribute.tokens import LiveTokens, Role
@@ -36,7 +36,7 @@ class Client:
     address: str
 
     def may_use(self, host: str) -> bool:
-        return tokens.may_use(self.hosts, host)
+        return not self.hosts or patterns.fits(self.hosts, host)
 
 
 def needs(role: Role, action: str = "") -> Callable[[View], View]:

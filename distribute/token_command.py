@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contract.config import Config
 from contract.errors import ConfigError
-from distribute import tokens
+from distribute import patterns, tokens
 from distribute.errors import TokensError
 
 LONGEST_DAYS = 36_500
@@ -21,9 +21,8 @@ def declare(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) ->
     add = commands.add_parser("add", parents=[shared], help="make a token and print it, once")
     add.add_argument("name", help="whose it is; the tasks, the log and the audit say it")
     add.add_argument("--role", required=True, choices=tokens.ROLES)
-    add.add_argument(
-        "--hosts", default="", metavar="PATTERNS", help="comma-separated, with * and ?; without: all hosts"
-    )
+    words = f"comma-separated, with * and ?; without --hosts: all hosts. {patterns.MEANING}"
+    add.add_argument("--hosts", type=_patterns, default=(), metavar="PATTERNS", help=words)
     add.add_argument("--expires", type=_days, metavar="DAYS", help="without: never")
     commands.add_parser("list", parents=[shared], help="who has one, and what it may")
     revoke = commands.add_parser("revoke", parents=[shared], help="take one back, at once")
@@ -46,9 +45,8 @@ def run(given: argparse.Namespace, settings: Config) -> int:
 
 
 def _add(given: argparse.Namespace, path: Path) -> None:
-    hosts = tuple(pattern.strip() for pattern in given.hosts.split(",") if pattern.strip())
     expires = None if given.expires is None else datetime.now(UTC) + timedelta(days=given.expires)
-    made = tokens.add(path, given.name, tokens.ROLES[given.role], hosts, expires)
+    made = tokens.add(path, given.name, tokens.ROLES[given.role], given.hosts, expires)
     print(f"added {given.name} to {path}; this is its token, which nothing can show again:", file=sys.stderr)
     print(made)
 
@@ -63,6 +61,14 @@ def _list(_given: argparse.Namespace, path: Path) -> None:
 def _revoke(given: argparse.Namespace, path: Path) -> None:
     tokens.revoke(path, given.name)
     print(f"revoked {given.name}", file=sys.stderr)
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    """At least one: what a script left empty must not mean all hosts."""
+    found = tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected host patterns, or no --hosts for all hosts, found {text!r}")
+    return found
 
 
 def _days(text: str) -> float:

@@ -6,7 +6,6 @@ A token is 256 random bits, so its sum needs neither salt nor stretching. Whoeve
 from __future__ import annotations
 
 import fcntl
-import fnmatch
 import hashlib
 import hmac
 import json
@@ -23,11 +22,11 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from distribute import patterns
 from distribute.errors import TokensError
 
 PREFIX = "ee_"  # so that scanners of repositories and logs know one when they see it
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
-_PATTERN = re.compile(r"[a-z0-9._:*?-]{1,253}")
 _SUM = re.compile(r"[0-9a-f]{64}")
 _FIELDS = {"name", "sha256", "role", "hosts", "expires"}
 
@@ -52,16 +51,11 @@ class Token:
     name: str
     sha256: str
     role: Role
-    hosts: tuple[str, ...] = ()  # patterns with * and ?; none: all hosts
+    hosts: tuple[str, ...] = ()  # distribute.patterns; none: all hosts
     expires: datetime | None = None  # UTC
 
     def has_expired(self) -> bool:
         return self.expires is not None and self.expires <= datetime.now(UTC)
-
-
-def may_use(patterns: tuple[str, ...], host: str) -> bool:
-    """Whether a token with these patterns may use the host, which is in its stored spelling."""
-    return not patterns or any(fnmatch.fnmatchcase(host, pattern) for pattern in patterns)
 
 
 def sum_of(token: str) -> str:
@@ -120,9 +114,10 @@ def add(path: Path, name: str, role: Role, hosts: tuple[str, ...], expires: date
     """Make a token and return it: nothing can show it again. Makes the file when it is missing. Raises TokensError."""
     if not _NAME.fullmatch(name):
         raise TokensError(f"expected a name of letters, digits and . _ @ -, found {name!r}")
-    if wrong := [pattern for pattern in hosts if not _PATTERN.fullmatch(pattern)]:
+    if wrong := [pattern for pattern in hosts if not patterns.is_pattern(pattern)]:
         raise TokensError(
-            f"expected host patterns of lower-case letters, digits, . _ : - * ?, found {', '.join(wrong)}"
+            "expected host patterns of lower-case letters, digits, . _ - * ?, and : in those of IPv6 addresses alone,"
+            f" found {', '.join(wrong)}"
         )
     with _changed(path) as tokens:
         if name in tokens:
@@ -162,7 +157,7 @@ def _write(path: Path, tokens: dict[str, Token]) -> None:
             "name": token.name,
             "sha256": token.sha256,
             "role": str(token.role),
-            "hosts": list(token.hosts),
+            "hosts": list(token.hosts) or None,
             "expires": token.expires and token.expires.isoformat(timespec="seconds"),
         }
         for token in tokens.values()
@@ -189,18 +184,23 @@ def _write(path: Path, tokens: dict[str, Token]) -> None:
 def _token(entry: Any, place: int) -> Token:
     if not isinstance(entry, dict) or entry.keys() - _FIELDS or not {"name", "sha256", "role"} <= entry.keys():
         raise ValueError(f"tokens[{place}]: expected an object with name, sha256, role and maybe hosts and expires")
-    name, hosts, expires = entry["name"], entry.get("hosts") or [], entry.get("expires")
+    name, hosts, expires = entry["name"], entry.get("hosts"), entry.get("expires")
     role = ROLES.get(entry["role"]) if isinstance(entry["role"], str) else None
     problems = {
         "name": isinstance(name, str) and _NAME.fullmatch(name),
         "sha256": isinstance(entry["sha256"], str) and _SUM.fullmatch(entry["sha256"]),
         "role": role,
-        "hosts": isinstance(hosts, list) and all(isinstance(host, str) and _PATTERN.fullmatch(host) for host in hosts),
+        "hosts (expected a list of patterns, or null for all hosts)": hosts is None or _are_patterns(hosts),
     }
     if wrong := [field for field, is_right in problems.items() if not is_right]:
         raise ValueError(f"tokens[{place}]: wrong {', '.join(wrong)}")
     assert role is not None
-    return Token(name, entry["sha256"], role, tuple(hosts), None if expires is None else _moment(expires, place))
+    return Token(name, entry["sha256"], role, tuple(hosts or ()), None if expires is None else _moment(expires, place))
+
+
+def _are_patterns(hosts: Any) -> bool:
+    """At least one: nothing that is empty by mistake may mean all hosts."""
+    return isinstance(hosts, list) and bool(hosts) and all(isinstance(x, str) and patterns.is_pattern(x) for x in hosts)
 
 
 def _moment(text: str, place: int) -> datetime:

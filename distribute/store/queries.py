@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 
 from contract.states import ENDED_UNITS, FINAL_STATUSES, HostStatus, UnitState
 from contract.tables import dispatch_hold, engine, host_result, task, unit
+from distribute import patterns as host_patterns
 from distribute.store.cancelling import OPEN_TASKS
 
 Row = sa.Row[Any]
@@ -129,9 +129,10 @@ def has_other_hosts(connection: sa.Connection, task_key: int, patterns: Sequence
 
 
 def _fits(patterns: Sequence[str]) -> sa.ColumnElement[bool]:
-    """One of the patterns with * and ?, in which nothing else means anything; true without patterns."""
-    likes = [re.sub("[%_!]", r"!\g<0>", pattern).replace("*", "%").replace("?", "_") for pattern in patterns]
-    return sa.or_(*(host_result.c.host.like(like, escape="!") for like in likes)) if likes else sa.true()
+    """One of the patterns, as distribute.patterns.fits says of a host; true without patterns."""
+    if not patterns:
+        return sa.true()
+    return host_result.c.host.regexp_match(host_patterns.expression(tuple(patterns)).pattern)
 
 
 def _later(since: datetime | None, id_: int) -> sa.ColumnElement[bool]:

@@ -60,6 +60,8 @@ def test_a_token_is_added_listed_and_revoked(config: Path) -> None:
         (("add", "a", "--role", "root"), 2, "invalid choice: 'root'"),
         (("add", "a", "--role", "read", "--expires", "0"), 2, "expected days, more than 0"),
         (("add", "a b", "--role", "read"), 1, "expected a name of letters"),
+        (("add", "a", "--role", "read", "--hosts", ""), 2, "expected host patterns, or no --hosts for all hosts"),
+        (("add", "a", "--role", "read", "--hosts", " , "), 2, "expected host patterns, or no --hosts for all hosts"),
         (("revoke", "nobody"), 1, "there is no token named nobody"),
     ],
 )

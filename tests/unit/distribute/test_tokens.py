@@ -129,6 +129,7 @@ GOOD = {"name": "a", "sha256": "0" * 64, "role": "read"}
         ([{**GOOD, "role": "root"}], r"tokens\[0\]: wrong role"),
         ([GOOD, {**GOOD, "sha256": "0"}], r"tokens\[1\]: wrong sha256"),
         ([{**GOOD, "hosts": "web*"}], r"tokens\[0\]: wrong hosts"),
+        ([{**GOOD, "hosts": ["WEB"]}], r"tokens\[0\]: wrong hosts"),
         ([{**GOOD, "more": 1}], "expected an object with name"),
         ([{"name": "a"}], "expected an object with name"),
         ([{**GOOD, "expires": "2030-01-01T00:00:00"}], "has no time zone"),
@@ -143,8 +144,18 @@ def test_a_wrong_entry_is_named(file: Path, entries: list[Any], words: str) -> N
         tokens.read(file)
 
 
-def test_patterns_fit_whole_hosts() -> None:
-    patterns = ("10.1.*", "web-?", "db")
-    fits = {host: tokens.may_use(patterns, host) for host in ("10.1.2.3", "10.11.2.3", "web-1", "web-12", "db", "db2")}
-    assert [host for host, is_fit in fits.items() if is_fit] == ["10.1.2.3", "web-1", "db"]
-    assert tokens.may_use((), "anything")
+@pytest.mark.parametrize("hosts", [[], "", False, 0, {}])
+def test_hosts_that_are_empty_are_not_all_hosts(file: Path, hosts: Any) -> None:
+    file.write_text(json.dumps({"tokens": [{**GOOD, "hosts": hosts}]}))
+    os.chmod(file, 0o600)
+    with pytest.raises(TokensError, match=r"wrong hosts \(expected a list of patterns, or null for all hosts\)"):
+        tokens.read(file)
+
+
+def test_all_hosts_are_written_as_null_and_read_again_also_without_the_key(file: Path) -> None:
+    _add(file)
+    entries = json.loads(file.read_text())
+    assert entries["tokens"][0].pop("hosts") is None
+    assert tokens.read(file)[0].hosts == ()
+    file.write_text(json.dumps(entries))
+    assert tokens.read(file)[0].hosts == ()
