@@ -156,10 +156,12 @@ class DistributeSettings:
     port: int = options.integer(8007, 1, 65535, "Port that REST listens on.")
     workers: int = options.integer(2, 1, 256, "Processes that answer REST.")
     tokens_file: Path | None = options.file(
-        "Tokens of the clients, made by python -m distribute token. Empty: only loopback is answered.",
+        "Tokens of the clients, made by python -m distribute token. Empty: only programs on this machine are answered.",
         must_be_readable=False,
     )
-    no_auth: bool = options.switch(False, "yes: answer without a token on addresses other than loopback.")
+    no_auth: bool = options.switch(
+        False, "yes: without TOKENS_FILE answer everybody, on any address and through proxies."
+    )
     trusted_proxies: tuple[str, ...] = options.listing(
         "Proxies whose X-Forwarded-For is believed, comma-separated.",
         pattern=r"[0-9A-Fa-f.:]+",

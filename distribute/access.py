@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from flask import current_app, g, request
 
 from contract.config import DistributeSettings
-from distribute import patterns, tokens
+from distribute import exposure, patterns, tokens
 from distribute.errors import Forbidden, NotReady, TokensError, TooManyRequests, Unauthorized
 from distribute.throttle import Throttle
 from distribute.tokens import LiveTokens, Role
@@ -62,12 +62,18 @@ class Door:
     def __init__(self, settings: DistributeSettings) -> None:
         self._proxies = settings.trusted_proxies
         self._tokens = None if settings.tokens_file is None else LiveTokens(settings.tokens_file)
+        self._is_open = settings.no_auth
         self._throttle = Throttle()
 
     def let_in(self) -> None:
         """Make this request's client known. Raises Unauthorized, Forbidden, TooManyRequests and NotReady."""
         address = self._address()
         if self._tokens is None:
+            if not self._is_open and (sign := exposure.sign_of_others(request.headers)):
+                raise Forbidden(
+                    f"Without [Distribute] TOKENS_FILE only programs on this machine are answered, and this request has"
+                    f" {sign}; nothing was done."
+                )
             g.client = Client(ANONYMOUS, Role.ADMIN, (), address)
             return
         g.client = self._client(self._tokens, address)

@@ -21,7 +21,7 @@ from contract.config import Config, DistributeSettings
 from contract.database import Database
 from contract.errors import DatabaseError
 from contract.supervised import Lifeline
-from distribute import metrics
+from distribute import exposure, metrics
 from distribute.app import create_app
 
 TITLE = "distribute: web"
@@ -37,7 +37,11 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, lifeline: Lifeline) -> int:
-    """Answer REST until SIGTERM; returns the exit code. Says ready when it listens, whatever the database does."""
+    """Answer REST until SIGTERM; returns the exit code. Says ready when it listens, whatever the database does.
+
+    Raises ConfigError where it must not listen.
+    """
+    exposure.check_address(config.distribute)  # once more: this may be started by hand, or again after a change
     listener = _listen(config.distribute, lifeline)
     folder = tempfile.mkdtemp(prefix="distribute-metrics-")
     metrics.share(folder)

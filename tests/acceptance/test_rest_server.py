@@ -82,7 +82,7 @@ def test_sigterm_ends_everything_with_0(services: Services) -> None:
 def test_a_request_that_is_being_sent_at_the_sigterm_is_answered(services: Services) -> None:
     daemon = services.start_distribute(services.backend.config_file())
     body = json.dumps({**ADHOC, "task_id": "late"}).encode()
-    head = f"POST {BASE_PATH}/adhoc/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {BASE_PATH}/adhoc/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     port = urlsplit(services.url("")).port
     assert port is not None
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from distribute import web
+from distribute import tokens, web
+from distribute.tokens import Role
 from tests.daemons import BASE_PATH, Services
 from tests.servers.certificates import Authority
 from tests.servers.nginx import Nginx
@@ -26,16 +27,29 @@ pytestmark = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 class Client(requests.Session):
     """Of the API behind nginx."""
 
-    def __init__(self, nginx: Nginx) -> None:
+    def __init__(self, nginx: Nginx, token: str) -> None:
         super().__init__()
         self.trust_env = False  # REQUESTS_CA_BUNDLE would take the place of verify
         self.verify = str(nginx.authority.certificate)
+        self.headers["Authorization"] = f"Bearer {token}"
         self.base = f"https://127.0.0.1:{nginx.port}{BASE_PATH}"
 
 
 @pytest.fixture
-def nginx(services: Services, server_directory: Path) -> Iterator[Nginx]:
-    services.start_distribute(services.backend.config_file())
+def token(tmp_path: Path) -> str:
+    return tokens.add(tmp_path / "tokens", "client", Role.ADMIN, (), None)
+
+
+@pytest.fixture
+def nginx(services: Services, server_directory: Path, tmp_path: Path, token: str) -> Iterator[Nginx]:
+    with before(services, server_directory, TOKENS_FILE=tmp_path / "tokens") as nginx:
+        yield nginx
+
+
+@contextlib.contextmanager
+def before(services: Services, server_directory: Path, **distribute: object) -> Iterator[Nginx]:
+    """An nginx before a new distribute with these keys of [Distribute]."""
+    services.start_distribute(services.backend.config_file(Distribute=distribute))
     nginx = Nginx(server_directory, Authority(server_directory))
     port = urlsplit(services.url("")).port
     assert port is not None
@@ -47,8 +61,8 @@ def nginx(services: Services, server_directory: Path) -> Iterator[Nginx]:
 
 
 @pytest.fixture
-def client(nginx: Nginx) -> Iterator[Client]:
-    with Client(nginx) as client:
+def client(nginx: Nginx, token: str) -> Iterator[Client]:
+    with Client(nginx, token) as client:
         yield client
 
 
@@ -80,6 +94,13 @@ def test_a_body_above_16_mib_is_refused(client: Client) -> None:
     body = b'"' + b"x" * (16 << 20) + b'"'
     answer = client.post(f"{client.base}/adhoc/", data=body, headers={"Content-Type": "application/json"}, timeout=60)
     assert answer.status_code == 413
+
+
+def test_without_a_tokens_file_nobody_is_answered_through_nginx(services: Services, server_directory: Path) -> None:
+    with before(services, server_directory) as nginx, Client(nginx, "") as client:
+        answer = client.get(f"{client.base}/tasks/", timeout=60)
+        assert (answer.status_code, "TOKENS_FILE" in answer.json()["msg"]) == (403, True)
+        assert client.get(client.base.replace(BASE_PATH, "/readyz"), timeout=60).status_code == 200
 
 
 def test_nginx_with_a_certificate_of_another_authority_is_refused_by_its_clients(

@@ -158,6 +158,23 @@ def test_without_a_tokens_file_everybody_is_let_in(database: Database) -> None:
     assert rest.get("/audit/")["data"][0]["who"] == "anonymous"
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Origin", "Host"])
+def test_without_a_tokens_file_what_comes_through_a_proxy_or_a_browser_is_refused(
+    database: Database, header: str
+) -> None:
+    rest, headers = Rest(database), {header: "evil.example.org"}
+    for method, path, body in (("GET", "/tasks/", None), ("POST", "/adhoc/", adhoc("a")), ("OPTIONS", "/adhoc/", None)):
+        told = opened(rest.call(method, path, headers=headers, json=body), 403)["msg"]
+        assert told.startswith("Without [Distribute] TOKENS_FILE only programs on this machine are answered, and this")
+        assert header in told
+    assert rest.call("GET", "metrics", headers=headers).status_code == 403
+    assert counts(database) == (0, 0, 0)
+    assert rest.get("/audit/")["data"] == []
+    for path in ("healthz", "readyz"):
+        assert rest.call("GET", path, headers=headers).status_code == 200
+    opened(Rest(database, no_auth=True).call("GET", "/tasks/", headers=headers))
+
+
 # --- what a role may
 
 MAY = {

@@ -88,6 +88,16 @@ def test_a_tokens_file_that_is_missing_stops_the_start(config: Path) -> None:
     assert "token add NAME --role admin" in done.stderr
 
 
+@pytest.mark.parametrize("role", [[], ["web"]])
+def test_neither_the_service_nor_a_web_process_alone_listens_elsewhere_without_tokens(
+    config: Path, role: list[str]
+) -> None:
+    config.write_text("[Distribute]\nHOST = 0.0.0.0\nPORT = 1\n")
+    done = _run(*role, "--config", config)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "[Distribute] HOST = 0.0.0.0 can be reached from elsewhere, and TOKENS_FILE is empty" in done.stderr
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "distribute.example.com"])
 def test_without_tokens_distribute_does_not_listen_elsewhere(host: str) -> None:
     with pytest.raises(ConfigError, match="TOKENS_FILE is empty"):
