@@ -15,7 +15,7 @@ from contract.config import DistributeSettings
 from distribute import exposure, patterns, tokens
 from distribute.errors import Forbidden, NotReady, TokensError, TooManyRequests, Unauthorized
 from distribute.throttle import Throttle
-from distribute.tokens import LiveTokens, Role
+from distribute.tokens import LiveTokens, Role, Token
 
 ANONYMOUS = "anonymous"  # everybody, where no tokens are asked for
 MOST_HOSTS_TOLD = 1000
@@ -60,7 +60,7 @@ class Door:
     """One for each process that answers requests."""
 
     def __init__(self, settings: DistributeSettings) -> None:
-        self._proxies = settings.trusted_proxies
+        self._proxies = {_spelled(proxy) for proxy in settings.trusted_proxies} - {""}
         self._tokens = None if settings.tokens_file is None else LiveTokens(settings.tokens_file)
         self._is_open = settings.no_auth
         self._throttle = Throttle()
@@ -87,35 +87,41 @@ class Door:
         kind, _, presented = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer" or not presented.strip():
             raise Unauthorized("This needs a token: Authorization: Bearer TOKEN; nothing was done.")
-        sha256 = tokens.sum_of(presented.strip())
-        if (seconds := self._throttle.wait_seconds(address, sha256)) > 0:
-            raise TooManyRequests("Too many wrong tokens from this address; nothing was done.", math.ceil(seconds))
         try:
-            token = known.find(sha256)
+            token = known.find(tokens.sum_of(presented.strip()))
         except TokensError as exc:
             log.error("nobody is let in", extra={"error": str(exc)})
             raise NotReady("The tokens cannot be read; nothing was done. The log of distribute says why.") from exc
         if token is None or token.has_expired():
-            self._throttle.failed(address, sha256)
-            log.warning(
-                "a wrong token", extra={"address": address, "path": request.path, "token": token and token.name}
-            )
-            if token is None:
-                raise Unauthorized("The token is not known here; nothing was done.")
-            raise Unauthorized(f"The token {token.name} has expired; nothing was done.")
-        self._throttle.passed(address, sha256)
+            raise self._refusal(token, address)
         return Client(token.name, token.role, token.hosts, address)
+
+    def _refusal(self, token: Token | None, address: str) -> Unauthorized | TooManyRequests:
+        """Of a token that is none, or has expired."""
+        if (seconds := self._throttle.wrong(address)) > 0:
+            return TooManyRequests("Too many wrong tokens from this address; nothing was done.", math.ceil(seconds))
+        log.warning("a wrong token", extra={"address": address, "path": request.path, "token": token and token.name})
+        if token is None:
+            return Unauthorized("The token is not known here; nothing was done.")
+        return Unauthorized(f"The token {token.name} has expired; nothing was done.")
 
     def _address(self) -> str:
         """Of the client, as a trusted proxy before us says it: the last one that it has added."""
-        peer = request.remote_addr or "unknown"
+        peer = _spelled(request.remote_addr or "")
         if peer in self._proxies:
-            forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-            try:
-                return str(ipaddress.ip_address(forwarded))
-            except ValueError:
-                pass
-        return peer
+            return _spelled(request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()) or peer
+        return peer or "unknown"
+
+
+def _spelled(address: str) -> str:
+    """The one spelling of an address: of one that is mapped into IPv6 its IPv4, and no zone. Empty for what is none."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or ipaddress.IPv6Address(found.packed)
+    return str(found)
 
 
 def client() -> Client:
@@ -134,13 +140,19 @@ def _view() -> Callable[..., Any] | None:
 
 
 def require_hosts(hosts: Iterable[str]) -> None:
-    """Raises Forbidden, which names the hosts that are outside the token's patterns."""
+    """Of a submission. Raises Forbidden, which names those of the hosts that are outside the token's patterns."""
     if outside := [host for host in hosts if not client().may_use(host)]:
-        patterns = ", ".join(client().hosts)
+        allowed = ", ".join(client().hosts)
         raise Forbidden(
-            f"{len(outside)} of the hosts are outside those of {client().name} ({patterns}); nothing was done.",
-            [("ips", f"{host} is outside {patterns}") for host in outside[:MOST_HOSTS_TOLD]],
+            f"{len(outside)} of the hosts are outside those of {client().name} ({allowed}); nothing was done.",
+            [("ips", f"{host} is outside {allowed}") for host in outside[:MOST_HOSTS_TOLD]],
         )
+
+
+def beyond_hosts(task_id: str) -> Forbidden:
+    """The refusal of a change to a task with hosts outside the token's patterns: which, the client is not to know."""
+    allowed = ", ".join(client().hosts)
+    return Forbidden(f"The task {task_id} has hosts outside those of {client().name} ({allowed}); nothing was done.")
 
 
 def require_owner(submitted_by: str | None) -> None:

@@ -106,7 +106,8 @@ def rerun(connection: sa.Connection, before: Row, request: Rerun) -> NewTask:
     if not hosts:
         wanted = ", ".join(request.statuses)
         raise Conflict(f"The task {before.id} has no host with status {wanted}; nothing was done.")
-    access.require_hosts(hosts)
+    if not all(map(access.client().may_use, hosts)):
+        raise access.beyond_hosts(before.id)
     same = {"rerun_of": before.id, "statuses": request.statuses}
     return NewTask(
         id=request.task_id or uuid.uuid4().hex,

@@ -12,7 +12,7 @@ from contract.states import OPEN_STATUSES
 from distribute import access, answers, audit, context, cursors, holding, results, submissions
 from distribute.answers import Item, moment
 from distribute.cursors import Position
-from distribute.errors import Forbidden, NotFound
+from distribute.errors import NotFound
 from distribute.inputs import Resource
 from distribute.schemas import (
     TASK_ID,
@@ -171,8 +171,7 @@ def _find(connection: sa.Connection, task_id: str) -> Row:
 def _require_all_hosts(connection: sa.Connection, task: Row) -> None:
     """Raises Forbidden when the task has hosts that the client may not use."""
     if queries.has_other_hosts(connection, task.key, access.client().hosts):
-        patterns = ", ".join(access.client().hosts)
-        raise Forbidden(f"The task {task.id} has hosts outside those of {access.client().name} ({patterns}).")
+        raise access.beyond_hosts(task.id)
 
 
 def _task(row: Row) -> Item:

@@ -1,63 +1,49 @@
-"""Wrong tokens are slowed down by address; who has shown a right one there goes on as before."""
+"""Wrong tokens by address: after some of them their answer is to come later, and the log hears no more of them.
+
+This is against noise and load, a client that was misconfigured or floods the log. Guessing is nothing to be slowed
+down: a token has 256 random bits. So right tokens always pass, and nobody's guesses keep out somebody else behind the
+same address.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TypeVar
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 BURST = 10  # wrong tokens of an address at once
 PER_SECOND = 1.0  # and then
-MOST_ADDRESSES = 10_000  # that are remembered, and as many clients with a right token
-
-
-@dataclass
-class _Credit:
-    left: float
-    at: float  # monotonic
+MOST_ADDRESSES = 10_000  # that are remembered
 
 
 class Throttle:
-    """For all threads of a process. A guess that has to wait is not compared at all."""
+    """For all threads of a process; each worker process counts for itself."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._credits: OrderedDict[str, _Credit] = OrderedDict()
-        self._well_known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._all_free_at: OrderedDict[str, float] = OrderedDict()  # monotonic; the one that was wrong last is last
 
-    def wait_seconds(self, address: str, sha256: str) -> float:
-        """How long this address has to wait before a token that it did not show before is looked at; 0: not at all."""
+    def wrong(self, address: str) -> float:
+        """Count a wrong token. 0: there is room for it; else it is not counted, and the seconds until there is room.
+
+        The addresses of an IPv6 network of 64 bits count as one: a single machine may have all of them.
+        """
+        source, now = _source(address), time.monotonic()
         with self._lock:
-            if (address, sha256) in self._well_known:
-                return 0.0
-            credit = self._credits.get(address)
-            left = BURST if credit is None else self._left(credit)
-            return 0.0 if left >= 1 else (1 - left) / PER_SECOND
-
-    def passed(self, address: str, sha256: str) -> None:
-        with self._lock:
-            _remember(self._well_known, (address, sha256), None)
-
-    def failed(self, address: str, sha256: str) -> None:
-        """It was no token, or is none any more."""
-        with self._lock:
-            self._well_known.pop((address, sha256), None)
-            credit = self._credits.get(address)
-            left = BURST if credit is None else self._left(credit)
-            _remember(self._credits, address, _Credit(left - 1, time.monotonic()))
-
-    @staticmethod
-    def _left(credit: _Credit) -> float:
-        return min(BURST, credit.left + (time.monotonic() - credit.at) * PER_SECOND)
+            all_free_at = max(now, self._all_free_at.get(source, now)) + 1 / PER_SECOND
+            if (seconds := all_free_at - now - BURST / PER_SECOND) > 0:
+                return seconds
+            self._all_free_at[source] = all_free_at
+            self._all_free_at.move_to_end(source)
+            if len(self._all_free_at) > MOST_ADDRESSES:
+                self._all_free_at.popitem(last=False)
+            return 0.0
 
 
-def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
-    known[key] = value
-    known.move_to_end(key)
-    if len(known) > MOST_ADDRESSES:
-        known.popitem(last=False)
+def _source(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if found.version == 4 else found.packed[:8].hex()

@@ -130,25 +130,43 @@ def _from(guarded: Guarded, token: str, address: str, **headers: str) -> TestRes
     return guarded.call("GET", "/tasks/", headers=headers, environ_base={"REMOTE_ADDR": address})
 
 
-def test_wrong_tokens_are_slowed_down_by_address_and_nobody_else_is(guarded: Guarded) -> None:
-    right = guarded.made["read"]
-    opened(_from(guarded, right, "10.0.0.9"))
+def test_wrong_tokens_are_slowed_down_by_address_and_right_ones_never(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
     answers = [_from(guarded, f"guess {number}", "10.0.0.9") for number in range(BURST + 20)]
     assert [answer.status_code for answer in answers[:BURST]] == [401] * BURST
     assert answers[-1].status_code == 429
     assert int(answers[-1].headers["Retry-After"]) >= 1
-    opened(_from(guarded, guarded.made["submit"], "10.0.0.9"), 429)  # never seen there: it could be a guess
-    opened(_from(guarded, right, "10.0.0.9"))
-    opened(_from(guarded, guarded.made["submit"], "10.0.0.8"))
+    answered = [answer.status_code for answer in answers].count(401)
+    assert [record.msg for record in caplog.records].count("a wrong token") == answered
+    opened(_from(guarded, guarded.made["submit"], "10.0.0.9"))  # never seen there
+    opened(_from(guarded, "a guess", "10.0.0.8"), 401)
+
+
+def test_an_expired_token_is_slowed_down_as_a_wrong_one(guarded: Guarded) -> None:
+    guarded.add("late", Role.ADMIN, expires=datetime.now(UTC) - timedelta(seconds=1))
+    assert {_from(guarded, guarded.made["late"], "10.0.0.9").status_code for _ in range(BURST + 20)} == {401, 429}
+
+
+def test_an_ipv4_address_is_the_same_when_it_is_mapped_into_ipv6(guarded: Guarded) -> None:
+    for number in range(BURST + 20):
+        answer = _from(guarded, f"guess {number}", "::ffff:10.0.0.9")
+    assert answer.status_code == 429
+    opened(_from(guarded, "a guess", "10.0.0.9"), 429)
+    opened(_from(guarded, "a guess", "::ffff:127.0.0.1", **{"X-Forwarded-For": "::ffff:10.0.0.9"}), 429)
+    body, headers = adhoc("a"), {"Authorization": f"Bearer {guarded.made['submit']}"}
+    guarded.call("POST", "/adhoc/", json=body, headers=headers, environ_base={"REMOTE_ADDR": "::ffff:10.0.0.9"})
+    assert guarded.by("admin", "GET", "/audit/")["data"][0]["address"] == "10.0.0.9"
 
 
 def test_the_address_is_the_one_that_a_trusted_proxy_says_and_no_other(guarded: Guarded) -> None:
-    for number in range(BURST + 1):
+    for number in range(BURST + 20):
         answer = _from(guarded, f"guess {number}", "127.0.0.1", **{"X-Forwarded-For": "10.9.9.9, 10.0.0.7"})
     assert answer.status_code == 429
-    opened(_from(guarded, guarded.made["read"], "10.0.0.7"), 429)
-    opened(_from(guarded, guarded.made["read"], "10.9.9.9"))
-    opened(_from(guarded, guarded.made["submit"], "10.0.0.6", **{"X-Forwarded-For": "10.0.0.7"}))
+    opened(_from(guarded, "a guess", "10.0.0.7"), 429)
+    opened(_from(guarded, "a guess", "10.9.9.9"), 401)
+    opened(_from(guarded, "a guess", "10.0.0.6", **{"X-Forwarded-For": "10.0.0.7"}), 401)
+    opened(_from(guarded, "a guess", "127.0.0.1", **{"X-Forwarded-For": "10.0.0.7, fe80::1%" + "x" * 200}), 401)
 
 
 def test_without_a_tokens_file_everybody_is_let_in(database: Database) -> None:
@@ -259,7 +277,9 @@ def test_a_task_with_other_hosts_is_neither_cancelled_nor_run_again(narrow: Guar
     assert "has hosts outside those of narrow" in narrow.by("narrow", "POST", "/tasks/t/cancel/", 403)["msg"]
     assert task_row(narrow.database, "t").cancelled_at is None
     set_task(narrow.database, "t", state=TaskState.FINISHED)
-    assert narrow.by("narrow", "POST", "/tasks/t/rerun/", 403)["data"][0]["problem"] == "10.2.0.1 is outside 10.1.*"
+    refused = narrow.by("narrow", "POST", "/tasks/t/rerun/", 403)
+    assert refused["msg"] == "The task t has hosts outside those of narrow (10.1.*); nothing was done."
+    assert refused["data"] is None
     set_host(narrow.database, "t", "10.2.0.1", status=HostStatus.SUCCESS)
     narrow.by("narrow", "POST", "/tasks/t/rerun/")  # of the two that it may use
 

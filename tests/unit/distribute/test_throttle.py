@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from distribute import throttle
-from distribute.throttle import BURST, PER_SECOND, Throttle
+from distribute.throttle import BURST, MOST_ADDRESSES, PER_SECOND, Throttle
 
 
 class Clock:
@@ -19,37 +21,63 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def _fail(throttle: Throttle, address: str, times: int) -> None:
-    for number in range(times):
-        assert throttle.wait_seconds(address, f"guess {number}") == 0
-        throttle.failed(address, f"guess {number}")
+def _use_up(throttle: Throttle, address: str) -> None:
+    assert [throttle.wrong(address) for _ in range(BURST)] == [0] * BURST
+    assert throttle.wrong(address) > 0
 
 
 def test_after_some_wrong_tokens_an_address_waits_and_another_does_not(clock: Clock) -> None:
     throttle = Throttle()
-    _fail(throttle, "a", BURST)
-    assert 0 < throttle.wait_seconds("a", "guess") <= 1 / PER_SECOND
-    assert throttle.wait_seconds("b", "guess") == 0
-    clock.now += 1 / PER_SECOND
-    _fail(throttle, "a", 1)
-    assert throttle.wait_seconds("a", "guess") > 0
-    clock.now += 1000
-    _fail(throttle, "a", BURST)
+    _use_up(throttle, "10.0.0.1")
+    assert throttle.wrong("10.0.0.1") == 1 / PER_SECOND
+    assert throttle.wrong("10.0.0.2") == 0
+    clock.now += 0.75 / PER_SECOND
+    assert throttle.wrong("10.0.0.1") == 0.25 / PER_SECOND
+    clock.now += 0.25 / PER_SECOND
+    assert throttle.wrong("10.0.0.1") == 0
+    assert throttle.wrong("10.0.0.1") > 0
 
 
-def test_who_has_shown_a_right_token_there_does_not_wait_for_the_guesses_of_others(clock: Clock) -> None:
+def test_all_of_them_come_back_and_no_more(clock: Clock) -> None:
     throttle = Throttle()
-    throttle.passed("a", "right")
-    _fail(throttle, "a", BURST)
-    assert throttle.wait_seconds("a", "right") == 0
-    assert throttle.wait_seconds("a", "guess") > 0
-    throttle.failed("a", "right")  # revoked
-    assert throttle.wait_seconds("a", "right") > 0
+    _use_up(throttle, "10.0.0.1")
+    clock.now += 1000
+    _use_up(throttle, "10.0.0.1")
 
 
-def test_what_is_remembered_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_addresses_of_an_ipv6_network_count_as_one(clock: Clock) -> None:
+    throttle = Throttle()
+    for number in range(BURST):
+        assert throttle.wrong(f"2001:db8::{number:x}:1") == 0
+    assert throttle.wrong("2001:db8:0:0:ffff::") > 0
+    assert throttle.wrong("2001:db8:0:1::1") == 0
+
+
+def test_a_flood_of_addresses_takes_no_more_memory_than_as_many_as_are_remembered(clock: Clock) -> None:
+    limited = Throttle()
+
+    def flood(first: int, count: int) -> int:
+        """The bytes that are taken afterwards."""
+        for number in range(first, first + count):
+            limited.wrong(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        filled = flood(0, MOST_ADDRESSES)
+        assert flood(MOST_ADDRESSES, 3 * MOST_ADDRESSES) < 1.5 * filled
+    finally:
+        tracemalloc.stop()
+
+
+def test_in_a_flood_the_address_that_was_wrong_least_recently_is_forgotten(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(throttle, "MOST_ADDRESSES", 3)
     limited = Throttle()
-    for address in "abcd":
-        _fail(limited, address, BURST)
-    assert [limited.wait_seconds(address, "guess") > 0 for address in "abcd"] == [False, True, True, True]
+    for address in "abca":
+        limited.wrong(address)
+    for address in "acd":
+        for _ in range(BURST):
+            limited.wrong(address)
+    assert [limited.wrong(address) > 0 for address in "acdb"] == [True, True, True, False]
