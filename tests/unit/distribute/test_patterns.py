@@ -66,17 +66,17 @@ def _words(count: int, letters: str, seed: int) -> list[str]:
 
 
 def random_patterns() -> list[str]:
-    return [word for word in _words(1000, f"{LETTERS}***??", seed=1) if patterns.is_pattern(word)]
+    return [word for word in _words(500, f"{LETTERS}***??", seed=1) if patterns.is_pattern(word)]
 
 
 def random_hosts() -> tuple[str, ...]:
     """In their stored spelling, each once: names, IPv4 and IPv6 addresses."""
     found = []
-    for word in _words(5000, LETTERS, seed=2):
+    for word in _words(1500, LETTERS, seed=2):
         with contextlib.suppress(ValueError):
             found.append(hosts.spelled(word))
     chance = random.Random(3)
-    for _ in range(200):
+    for _ in range(100):
         found.append(".".join(chance.choices(("0", "1", "10", "11", "100", "101"), k=4)))
         found.append(hosts.spelled(":".join(chance.choices(("0", "1", "a", "f0"), k=8))))
     return tuple(dict.fromkeys(found))
@@ -99,7 +99,7 @@ def _kind(host: str) -> str:
 def test_no_pattern_but_the_one_for_all_fits_hosts_of_two_kinds() -> None:
     names = random_hosts()
     kinds = [{_kind(host) for host in names if patterns.fits((one,), host)} for one in random_patterns() if one != "*"]
-    assert [sum(kind in found for found in kinds) > 10 for kind in ("name", "IPv4", "IPv6")] == [True] * 3
+    assert [sum(kind in found for found in kinds) > 5 for kind in ("name", "IPv4", "IPv6")] == [True] * 3
     assert max(map(len, kinds)) == 1
 
 
