@@ -12,7 +12,7 @@ from contract.errors import ConfigError
 from distribute import tokens
 from distribute.errors import TokensError
 
-# Proxies add the first four, a browser the last one to what a page of another site sends.
+# Proxies add the first four, a browser the last one to what a page sends; to what it only loads, Sec-Fetch-Site.
 _SIGNS = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via", "Origin")
 _PORT = re.compile(":[0-9]+$")
 
@@ -50,6 +50,8 @@ def sign_of_others(headers: Headers) -> str | None:
     """
     if found := next((name for name in _SIGNS if name in headers), None):
         return f"the header {found}"
+    if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return "the header Sec-Fetch-Site"
     if not _is_loopback(_PORT.sub("", headers.get("Host", "")).lower()):
         return "a Host that is not this machine's loopback"
     return None

@@ -32,6 +32,19 @@ def test_a_request_without_a_host_is_not_known() -> None:
     assert exposure.sign_of_others(Headers()) is not None
 
 
+@pytest.mark.parametrize(
+    ("value", "sign"),
+    [
+        ("none", None),  # an address that somebody has typed
+        ("same-origin", None),  # /docs; the Host says whose page it is
+        ("same-site", "the header Sec-Fetch-Site"),
+        ("cross-site", "the header Sec-Fetch-Site"),
+    ],
+)
+def test_what_a_page_of_another_site_loads_is_not_answered(value: str, sign: str | None) -> None:
+    assert exposure.sign_of_others(Headers({**HERE, "Sec-Fetch-Site": value})) == sign
+
+
 @pytest.mark.parametrize("value", ["10.0.0.7", "127.0.0.1", "null", ""])
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "forwarded", "X-REAL-IP", "Via", "Origin"])
 def test_proxies_and_browsers_show_themselves_whatever_they_say(name: str, value: str) -> None:
