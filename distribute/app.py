@@ -103,11 +103,12 @@ def _document_tokens(spec: dict[str, Any]) -> dict[str, Any]:
 def _answer_http_error(error: HTTPError) -> ResponseReturnValue:
     """What Flask refuses by itself."""
     text = _SENTENCES.get(error.status_code, error.message).format(method=request.method)
+    audit.refused(error.status_code, text)
     return envelope(None, text, error.status_code), error.status_code, error.headers
 
 
 def _answer_request_error(error: RequestError) -> ResponseReturnValue:
-    audit.refused(error)
+    audit.refused(error.STATUS, error.message)
     return _answer(error)
 
 
@@ -122,4 +123,5 @@ def _answer(error: RequestError) -> ResponseReturnValue:
 
 def _answer_unexpected(error: Exception) -> ResponseReturnValue:
     log.error("a request failed", extra={"path": request.path, "method": request.method}, exc_info=error)
+    audit.refused(500, _SENTENCES[500])
     return envelope(None, _SENTENCES[500], 500), 500

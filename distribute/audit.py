@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from flask import g
+from flask import g, request
 
-from contract.errors import DatabaseError
-from distribute import access, context, results
+from contract.database import Database
+from distribute import access, context, limits, results
 from distribute.answers import Item, moment
-from distribute.errors import RequestError
 from distribute.inputs import Resource
 from distribute.schemas import AuditPage, AuditQuery
 from distribute.store import audit as store
@@ -21,6 +21,8 @@ from distribute.store.queries import Row
 from distribute.tokens import Role
 
 T = TypeVar("T")
+
+DONE = "done"
 
 audit = Resource("audit", __name__)
 
@@ -57,19 +59,27 @@ def _item(row: Row) -> Item:
     }
 
 
-def change(target: str | None, work: Callable[[sa.Connection], T]) -> T:
-    """Do what the request asks for, and note it, in one transaction. Raises what work raises, and DatabaseError."""
+def change(target: str | None, work: Callable[[sa.Connection], tuple[T, str]]) -> T:
+    """Do what the request asks for, and note it, in one transaction. Raises what work raises, and DatabaseError.
+
+    work returns its result and what the row says became of it: DONE, or why nothing has changed.
+    """
     g.target = target
-    deed = _deed(200, "done")
 
-    def both(connection: sa.Connection) -> T:
-        result = work(connection)
+    def both(connection: sa.Connection) -> tuple[T, Deed]:
+        result, became = work(connection)
+        deed = _deed(200, became)
         store.add(connection, deed)
-        return result
+        return result, deed
 
-    result = context.current().database.write(both)
+    result, deed = context.current().database.write(both)
     log.info("a change", extra=_facts(deed))
     return result
+
+
+def outcome(has_changed: bool) -> str:
+    """What the row says of a change that asks for a state, and may find it there."""
+    return DONE if has_changed else "nothing changed"
 
 
 def about(target: str) -> None:
@@ -77,16 +87,30 @@ def about(target: str) -> None:
     g.target = target
 
 
-def refused(error: RequestError) -> None:
-    """A change that was not made. Where the database does not take the row, the log has it."""
+def refused(code: int, msg: str) -> None:
+    """A change that was not made, where one was asked for by somebody who is known. Raises nothing.
+
+    The log has all of them; the table as many of each client as limits.Refusals lets through, and how many more.
+    """
     if not access.action() or "client" not in g:
         return
-    deed = _deed(error.STATUS, error.message)
+    deed = _deed(code, msg)
     log.warning("a change was refused", extra=_facts(deed))
+    here = context.current()
+
+    def tell(left_out: int) -> None:
+        words = f"{left_out} more refusals within {limits.WINDOW_SECONDS:g} s; the log has them"
+        _try_to_add(here.database, replace(deed, action="refused", target=None, code=429, msg=words))
+
+    if here.refusals.admits(deed.who, tell):
+        _try_to_add(here.database, deed)
+
+
+def _try_to_add(database: Database, deed: Deed) -> None:
     try:
-        context.current().database.write(lambda connection: store.add(connection, deed))
-    except DatabaseError as exc:
-        log.error("a refusal is not in the audit", extra={"error": str(exc)})
+        database.write(lambda connection: store.add(connection, deed))
+    except Exception as exc:  # whatever it is, it makes no answer another one
+        log.error("a refusal is not in the audit", exc_info=exc)
 
 
 def _facts(deed: Deed) -> dict[str, object]:
@@ -96,4 +120,5 @@ def _facts(deed: Deed) -> dict[str, object]:
 
 def _deed(code: int, msg: str) -> Deed:
     client = access.client()
-    return Deed(client.name, client.address, access.action(), g.get("target"), code, msg)
+    target = g.get("target") or (request.view_args or {}).get("task_id")  # the path's, as long as nobody has said more
+    return Deed(client.name, client.address, access.action(), target, code, msg)

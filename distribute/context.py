@@ -13,6 +13,7 @@ from contract.database import Database
 from contract.errors import DatabaseError, SchemaError, SchemaOutdated
 from distribute.access import Door
 from distribute.errors import NotReady
+from distribute.limits import Refusals
 
 _NAME = "distribute"
 
@@ -24,6 +25,7 @@ class Context:
         self.config = config
         self.database = database
         self.door = Door(config.distribute)
+        self.refusals = Refusals()
         self._schema_was_current = False
 
     def require_schema(self) -> None:

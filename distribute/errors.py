@@ -91,7 +91,7 @@ class NotFound(RequestError):
 
 
 class Conflict(RequestError):
-    """409: the task_id is another request's."""
+    """409: the task_id is another request's or client's, or the task is not in a state for this."""
 
     STATUS = 409
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from distribute import access, answers, audit, context
+from distribute import access, answers, audit
 from distribute.answers import moment
 from distribute.inputs import Resource
 from distribute.schemas import HoldAnswer, NoFields
@@ -28,8 +28,12 @@ def stop_dispatching(_body: NoFields) -> dict[str, Any]:
     Units that run go on; nothing else is started until it is released, also not after a restart.
     """
     client = access.client()
-    audit.change(None, lambda connection: holding.hold(connection, f"{client.name} at {client.address}"))
-    return _answer()
+
+    def stop(connection: sa.Connection) -> tuple[dict[str, Any], str]:
+        has_changed = holding.hold(connection, f"{client.name} at {client.address}")
+        return _answer(connection), audit.outcome(has_changed)
+
+    return audit.change(None, stop)
 
 
 @release.post("/")
@@ -39,12 +43,16 @@ def stop_dispatching(_body: NoFields) -> dict[str, Any]:
 @access.needs(Role.OPERATE, "release")
 def resume_dispatching(_body: NoFields) -> dict[str, Any]:
     """Resume all dispatching"""
-    audit.change(None, holding.release)
-    return _answer()
+
+    def resume(connection: sa.Connection) -> tuple[dict[str, Any], str]:
+        has_changed = holding.release(connection)
+        return _answer(connection), audit.outcome(has_changed)
+
+    return audit.change(None, resume)
 
 
-def _answer() -> dict[str, Any]:
-    row = context.current().database.read(queries.hold)
+def _answer(connection: sa.Connection) -> dict[str, Any]:
+    row = queries.hold(connection)
     if row is None:
         return answers.envelope({"held": False, "held_by": None, "since": None})
     return answers.envelope({"held": True, "held_by": row.held_by, "since": moment(row.since)})

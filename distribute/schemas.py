@@ -112,7 +112,7 @@ class Request(BaseModel):
 class Submission(Request):
     """What ad hoc tasks and playbooks have in common."""
 
-    task_id: TaskId | None = Field(None, description="made here when missing; the same id and request runs once")
+    task_id: TaskId | None = Field(None, description="made here when missing; the same request with it runs once")
     task_name: Label
     ips: HostList
     check: bool = Field(False, description="only say what would change")
@@ -213,7 +213,7 @@ class HostQuery(Request):
 
 class AuditQuery(Request):
     who: Label | None = Field(None, description="the name of a token")
-    action: Label | None = Field(None, description="submit, rerun, cancel, hold, release")
+    action: Label | None = Field(None, description="submit, rerun, cancel, hold, release, refused")
     target: Label | None = Field(None, description="the id of a task")
     limit: Limit = DEFAULT_PAGE
     cursor: str | None = None
@@ -373,10 +373,10 @@ class AuditOut(BaseModel):
     date: Moment
     who: str = Field(description="the name of the token")
     address: str
-    action: str = Field(examples=["cancel"])
+    action: str = Field(description="refused: many refusals in one row", examples=["cancel"])
     target: str | None = Field(description="the id of the task")
     code: int
-    msg: str
+    msg: str = Field(description="done, nothing changed, was there already; or why it was refused")
 
 
 class HoldAnswer(Answer[HoldOut]):

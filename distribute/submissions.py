@@ -22,19 +22,29 @@ from distribute.errors import BadRequest, Conflict
 from distribute.schemas import AdhocSubmission, PlaybookSubmission, Rerun, Submission
 from distribute.store import queries
 from distribute.store.queries import Row
-from distribute.store.submission import NewTask, submit
+from distribute.store.submission import NewTask, Stored, submit
 
 log = logging.getLogger(__name__)
 
 
 def answer(new: NewTask, duplicates: int) -> dict[str, Any]:
-    """Store it and answer; again the same answer when it is there already.
+    """Store it and answer; again the same answer when it is there already, of the same client.
 
     Raises Forbidden, Conflict and DatabaseError.
     """
     audit.about(new.id)
     access.require_hosts(new.hosts)
-    return summary(audit.change(new.id, lambda connection: submit(connection, new)), duplicates)
+
+    def store(connection: sa.Connection) -> tuple[Row, str]:
+        stored = submit(connection, new)
+        return stored.row, outcome(stored)
+
+    return summary(audit.change(new.id, store), duplicates)
+
+
+def outcome(stored: Stored) -> str:
+    """What the audit says of a submission that was answered."""
+    return audit.DONE if stored.is_new else "was there already"
 
 
 def summary(stored: Row, duplicates: int) -> dict[str, Any]:

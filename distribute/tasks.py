@@ -73,14 +73,14 @@ def cancel(task_id: str, _body: NoFields) -> dict[str, Any]:
     was cancelled before, nothing changes.
     """
 
-    def end(connection: sa.Connection) -> None:
+    def end(connection: sa.Connection) -> tuple[dict[str, Any], str]:
         task = _find(connection, task_id)
         access.require_owner(task.submitted_by)
         _require_all_hosts(connection, task)
-        cancelling.cancel(connection, task.key)
+        has_changed = cancelling.cancel(connection, task.key)
+        return _progress(connection, task_id), audit.outcome(has_changed)
 
-    audit.change(task_id, end)
-    return context.current().database.read(lambda connection: _progress(connection, task_id))
+    return audit.change(task_id, end)
 
 
 @tasks.post("/<task_id>/rerun/")
@@ -94,10 +94,11 @@ def rerun(task_id: str, request: Rerun) -> dict[str, Any]:
     Answered like a submission: task_id is the new task's. Twice with the same task_id runs once.
     """
 
-    def store(connection: sa.Connection) -> Row:
+    def store(connection: sa.Connection) -> tuple[Row, str]:
         before = _find(connection, task_id)
         access.require_owner(before.submitted_by)
-        return submit(connection, submissions.rerun(connection, before, request))
+        stored = submit(connection, submissions.rerun(connection, before, request))
+        return stored.row, f"{submissions.outcome(stored)}: the new task is {stored.row.id}"
 
     return submissions.summary(audit.change(task_id, store), duplicates=0)
 

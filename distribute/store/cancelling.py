@@ -16,17 +16,19 @@ OPEN_TASKS = (TaskState.QUEUED, TaskState.RUNNING)
 REASON = "The task was cancelled before this host was begun."
 
 
-def cancel(connection: sa.Connection, task_key: int) -> None:
-    """Ask for the end of an open task; for one that has ended, or was cancelled before, this changes nothing."""
+def cancel(connection: sa.Connection, task_key: int) -> bool:
+    """Ask for the end of an open task. False for one that has ended, or was cancelled before: nothing has changed."""
     asked = connection.execute(
         sa.update(task)
         .where(task.c.key == task_key, task.c.state.in_(OPEN_TASKS), task.c.cancelled_at.is_(None))
         .values(cancelled_at=now())
     )
-    if asked.rowcount == 1:
-        end_waiting(connection, task_key)
-        running = sa.update(unit).where(unit.c.task_key == task_key, unit.c.state == UnitState.RUNNING)
-        connection.execute(running.values(stop_requested=True))
+    if asked.rowcount == 0:
+        return False
+    end_waiting(connection, task_key)
+    running = sa.update(unit).where(unit.c.task_key == task_key, unit.c.state == UnitState.RUNNING)
+    connection.execute(running.values(stop_requested=True))
+    return True
 
 
 def end_waiting(connection: sa.Connection, task_key: int) -> int:

@@ -56,31 +56,42 @@ class NewTask:
         return -(-len(self.hosts) // self.unit_hosts)
 
 
-def submit(connection: sa.Connection, new: NewTask) -> sa.Row[Any]:
-    """Write it all, or nothing when the task is there already; returns the stored task's row either way.
+@dataclass(frozen=True)
+class Stored:
+    """The task's row, and whether it was written now: else the same request was there already."""
 
-    Raises Conflict when the id belongs to another request. Of several writers at once the unique id lets one win; the
-    others wait for its end and find its task.
+    row: sa.Row[Any]
+    is_new: bool
+
+
+def submit(connection: sa.Connection, new: NewTask) -> Stored:
+    """Write it all, or nothing when the task is there already.
+
+    Raises Conflict when the id belongs to another request, or to anybody else's. Of several writers at once the unique
+    id lets one win; the others wait for its end and find its task.
     """
-    stored = find_task(connection, new.id) or _insert(connection, new)
-    if stored.request_hash != new.request_hash:
+    before = find_task(connection, new.id)
+    stored = _insert(connection, new) if before is None else Stored(before, is_new=False)
+    if stored.row.submitted_by != new.submitted_by:  # what it is, or that it is the same, is nobody else's business
+        raise Conflict(f"The task_id {new.id} is taken; nothing was done. Choose another task_id.")
+    if stored.row.request_hash != new.request_hash:
         raise Conflict(f"The task_id {new.id} belongs to another request; nothing was done. Choose another task_id.")
     return stored
 
 
-def _insert(connection: sa.Connection, new: NewTask) -> sa.Row[Any]:
-    """Returns the stored row: its own, or that of a writer who was faster."""
+def _insert(connection: sa.Connection, new: NewTask) -> Stored:
+    """Its own row, or that of a writer who was faster."""
     try:
         task_key = _insert_task(connection, new)
     except IntegrityError:
         if (other := find_task(connection, new.id)) is None:
             raise
-        return other
+        return Stored(other, is_new=False)
     _insert_units(connection, task_key, new)
     _insert_hosts(connection, task_key, new)
     stored = find_task(connection, new.id)
     assert stored is not None
-    return stored
+    return Stored(stored, is_new=True)
 
 
 def _insert_task(connection: sa.Connection, new: NewTask) -> int:

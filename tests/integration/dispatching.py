@@ -61,7 +61,7 @@ def add_task(database: Database, hosts: int, unit_hosts: int, parallel: int = 0)
         module="shell",
         args="echo hi",
     )
-    key = database.write(lambda connection: submit(connection, new)).key
+    key = database.write(lambda connection: submit(connection, new)).row.key
     query = sa.select(unit.c.id).where(unit.c.task_key == key).order_by(unit.c.id)
     return database.read(lambda connection: list(connection.scalars(query)))
 
