@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from flask import Response
@@ -14,7 +14,6 @@ from contract.states import OPEN_STATUSES, HostStatus
 from distribute import access, answers, context, cursors
 from distribute.access import Client
 from distribute.answers import Item, moment
-from distribute.cursors import Position
 from distribute.errors import NotFound
 from distribute.schemas import AuditQuery, ResultQuery, TaskQuery
 from distribute.store import queries
@@ -23,8 +22,9 @@ from distribute.store.queries import Row
 _STREAMED_ROWS = 300  # read, held and sent at once when all items are wanted
 _KINDS = {"adhoc": "ad hoc task", "playbook": "playbook task"}
 
-Rows = tuple[list[Row], Position | None]
-Pager = Callable[[sa.Connection, Position | None, int], Rows]  # rows from a position, and where the next ones begin
+P = TypeVar("P")
+Rows = tuple[list[Row], P | None]
+Pager = Callable[[sa.Connection, int | None, int], Rows[int]]  # rows from a position, and where the next ones begin
 MakeItem = Callable[[Row, Row], Item]  # from a host result and its task
 
 
@@ -32,7 +32,7 @@ def answer(query: ResultQuery, type_: str, make_item: MakeItem) -> Response | di
     """GET /adhoc/, GET /playbook/ and their POST .../query/. Raises NotFound, BadRequest and DatabaseError."""
     database = context.current().database
     pager, name = _pager(database, query, type_, access.client())
-    start = cursors.decode(query.cursor, name)
+    start = cursors.decode(query.cursor, name, cursors.KEY)
     if query.limit is None:
         return answers.streamed(_pages(database, pager, make_item, start))
     items, following = _read(database, pager, make_item, start, query.limit)
@@ -121,7 +121,7 @@ def _pager(database: Database, query: ResultQuery, type_: str, client: Client) -
     return _hosts_pager(hosts, type_), f"{type_} ips {','.join(query.ips.names)}"
 
 
-def _no_rows(_connection: sa.Connection, _start: Position | None, _limit: int) -> Rows:
+def _no_rows(_connection: sa.Connection, _start: int | None, _limit: int) -> Rows[int]:
     return [], None
 
 
@@ -130,19 +130,17 @@ def _task_pager(database: Database, task_id: str, type_: str, patterns: tuple[st
     if task is None or task.type != type_:
         raise NotFound(f"There is no {_KINDS[type_]} {task_id}.")
 
-    def page(connection: sa.Connection, start: Position | None, limit: int) -> Rows:
-        after_id = start[0] if start else 0
-        rows = queries.results_of_task(connection, task.key, patterns=patterns, after_id=after_id, limit=limit + 1)
-        return cut(rows, limit, lambda last: [last.id])
+    def page(connection: sa.Connection, start: int | None, limit: int) -> Rows[int]:
+        rows = queries.results_of_task(connection, task.key, patterns=patterns, after_id=start or 0, limit=limit + 1)
+        return cut(rows, limit, lambda last: int(last.id))
 
     return page
 
 
 def _host_pager(host: str, type_: str) -> Pager:
-    def page(connection: sa.Connection, start: Position | None, limit: int) -> Rows:
-        before_id = start[0] if start else None
-        rows = queries.results_of_host(connection, host, type_, before_id=before_id, limit=limit + 1)
-        return cut(rows, limit, lambda last: [last.id])
+    def page(connection: sa.Connection, start: int | None, limit: int) -> Rows[int]:
+        rows = queries.results_of_host(connection, host, type_, before_id=start, limit=limit + 1)
+        return cut(rows, limit, lambda last: int(last.id))
 
     return page
 
@@ -150,10 +148,10 @@ def _host_pager(host: str, type_: str) -> Pager:
 def _hosts_pager(hosts: tuple[str, ...], type_: str) -> Pager:
     """A host without a result takes no place in a page: its part of the hosts is only shorter."""
 
-    def page(connection: sa.Connection, start: Position | None, limit: int) -> Rows:
-        first = start[0] if start else 0
+    def page(connection: sa.Connection, start: int | None, limit: int) -> Rows[int]:
+        first = start or 0
         rows = queries.newest_results(connection, hosts[first : first + limit], type_)
-        return list(rows), [first + limit] if first + limit < len(hosts) else None
+        return list(rows), first + limit if first + limit < len(hosts) else None
 
     return page
 
@@ -169,19 +167,18 @@ def paged(
 
     name names the list with its filters. Raises BadRequest and DatabaseError.
     """
-    start = cursors.decode(query.cursor, name)
-    before = start[0] if start else None
+    before = cursors.decode(query.cursor, name, cursors.KEY)
     rows = context.current().database.read(lambda connection: read(connection, before, query.limit + 1))
-    page, following = cut(rows, query.limit, lambda last: [key(last)])
+    page, following = cut(rows, query.limit, key)
     return answers.page([make_item(row) for row in page], cursors.encode(following, name))
 
 
-def cut(rows: Any, limit: int, position: Callable[[Row], Position]) -> Rows:
+def cut(rows: Sequence[Row], limit: int, position: Callable[[Row], P]) -> Rows[P]:
     """Of limit + 1 rows, the page and where the next one begins."""
     return list(rows[:limit]), position(rows[limit - 1]) if len(rows) > limit else None
 
 
-def _pages(database: Database, pager: Pager, make_item: MakeItem, start: Position | None) -> Iterator[list[Item]]:
+def _pages(database: Database, pager: Pager, make_item: MakeItem, start: int | None) -> Iterator[list[Item]]:
     items, following = _read(database, pager, make_item, start, _STREAMED_ROWS)
     yield items
     while following is not None:
@@ -190,11 +187,11 @@ def _pages(database: Database, pager: Pager, make_item: MakeItem, start: Positio
 
 
 def _read(
-    database: Database, pager: Pager, make_item: MakeItem, start: Position | None, limit: int
-) -> tuple[list[Item], Position | None]:
+    database: Database, pager: Pager, make_item: MakeItem, start: int | None, limit: int
+) -> tuple[list[Item], int | None]:
     """One page in a transaction of its own, so that a slow client holds none."""
 
-    def read(connection: sa.Connection) -> tuple[Rows, dict[int, Row]]:
+    def read(connection: sa.Connection) -> tuple[Rows[int], dict[int, Row]]:
         found = pager(connection, start, limit)
         return found, queries.tasks_of(connection, found[0])
 

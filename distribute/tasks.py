@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +10,7 @@ from contract.database import now
 from contract.states import OPEN_STATUSES
 from distribute import access, answers, audit, context, cursors, holding, results, submissions
 from distribute.answers import Item, moment
-from distribute.cursors import Position
+from distribute.cursors import SinceAndKey
 from distribute.errors import NotFound
 from distribute.inputs import Resource
 from distribute.schemas import (
@@ -135,7 +134,7 @@ def list_hosts(task_id: str, query: HostQuery) -> dict[str, Any]:
     status=running shows what it is stuck on: those that have changed least recently come first.
     """
     name = f"hosts of {task_id} {query.status}"
-    start, patterns = cursors.decode(query.cursor, name), access.client().hosts
+    start, patterns = cursors.decode(query.cursor, name, cursors.SINCE_AND_KEY), access.client().hosts
 
     def read(connection: sa.Connection) -> tuple[Row, list[Row]]:
         task = _find(connection, task_id)
@@ -144,22 +143,19 @@ def list_hosts(task_id: str, query: HostQuery) -> dict[str, Any]:
             task.key,
             status=query.status,
             patterns=patterns,
-            after=_since_and_id(start),
+            after=start,
             limit=query.limit + 1,
         )
         return task, list(found)
 
     task, rows = context.current().database.read(read)
-    page, following = results.cut(rows, query.limit, lambda last: [moment(last.since), last.id])
+    page, following = results.cut(rows, query.limit, _since_and_key)
     items = [results.task_host_item(row, task) for row in page]
     return answers.page(items, cursors.encode(following, name))
 
 
-def _since_and_id(position: Position | None) -> tuple[datetime | None, int] | None:
-    if position is None:
-        return None
-    since, id_ = position
-    return None if since is None else datetime.fromisoformat(since.removesuffix("Z")), id_
+def _since_and_key(row: Row) -> SinceAndKey:
+    return row.since, row.id
 
 
 def _find(connection: sa.Connection, task_id: str) -> Row:
