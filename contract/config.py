@@ -168,6 +168,12 @@ class DistributeSettings:
         expected="addresses, comma-separated",
         default=("127.0.0.1", "::1"),
     )
+    requests_per_second: int = options.integer(
+        100,
+        0,
+        100_000,
+        "Requests a second of a token, or without tokens of an address, in each of WORKERS; 0: no limit.",
+    )
     files_dir: Path = options.folder("data/files", "Projects cloned from Gitlab; shared with the engines.")
     parallel: int = options.integer(0, 0, 1_000_000, "Hosts of one task that run at once; 0: no limit.")
     retention_days: int = options.integer(90, 1, 36_500, "Days that finished tasks are kept.")

@@ -83,7 +83,7 @@ def _with_last_slash(application: WSGIApplication) -> WSGIApplication:
 
 def _let_in() -> None:
     if request.path.startswith(BASE_PATH):
-        context.current().door.let_in()
+        context.current().let_in()
         if request.url_rule is not None:
             context.current().require_schema()
 

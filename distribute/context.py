@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import sqlalchemy as sa
@@ -11,9 +12,10 @@ from contract import migrations
 from contract.config import Config
 from contract.database import Database
 from contract.errors import DatabaseError, SchemaError, SchemaOutdated
+from distribute import access
 from distribute.access import Door
-from distribute.errors import NotReady
-from distribute.limits import Refusals
+from distribute.errors import NotReady, TooManyRequests
+from distribute.limits import Pace, Refusals
 
 _NAME = "distribute"
 
@@ -26,7 +28,20 @@ class Context:
         self.database = database
         self.door = Door(config.distribute)
         self.refusals = Refusals()
+        self._pace = Pace(config.distribute.requests_per_second)
         self._schema_was_current = False
+
+    def let_in(self) -> None:
+        """Make this request's client known, and count the request.
+
+        Raises Unauthorized, Forbidden, NotReady, and TooManyRequests: nothing has been asked of the database yet.
+        """
+        self.door.let_in()
+        client = access.client()
+        name = client.address if client.name == access.ANONYMOUS else client.name
+        if (seconds := self._pace.wait_seconds(name)) > 0:
+            most = self.config.distribute.requests_per_second
+            raise TooManyRequests(f"Expected at most {most} requests a second; nothing was done.", math.ceil(seconds))
 
     def require_schema(self) -> None:
         """Looked at until it is right, once. Raises NotReady when it is older or newer, DatabaseRetry."""

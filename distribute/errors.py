@@ -75,7 +75,7 @@ class Forbidden(RequestError):
 
 
 class TooManyRequests(RequestError):
-    """429: too many wrong tokens from this address."""
+    """429: too many requests of this client, or wrong tokens from this address."""
 
     STATUS = 429
 

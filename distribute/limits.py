@@ -14,6 +14,12 @@ MOST_REFUSALS = 60  # of a client in a window
 WINDOW_SECONDS = 60.0
 
 
+@dataclass(frozen=True)
+class _Bucket:
+    left: float  # requests
+    at: float  # monotonic
+
+
 class Pace:
     """A token bucket for each name; used by all threads of a process."""
 
@@ -21,7 +27,7 @@ class Pace:
         """0: no limit."""
         self._per_second = per_second
         self._lock = threading.Lock()
-        self._full_at: OrderedDict[str, float] = OrderedDict()  # monotonic: when its bucket is full again
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def wait_seconds(self, name: str) -> float:
         """0: one more is counted. Else it is not, and this is how long its client has to wait."""
@@ -29,13 +35,15 @@ class Pace:
             return 0.0
         with self._lock:
             now = time.monotonic()
-            full_at = max(now, self._full_at.get(name, 0.0)) + 1 / self._per_second
-            if (too_early := full_at - now - BURST_SECONDS) > 0:
-                return too_early
-            self._full_at[name] = full_at
-            self._full_at.move_to_end(name)
-            if len(self._full_at) > MOST_NAMES:
-                self._full_at.popitem(last=False)
+            most = float(self._per_second * BURST_SECONDS)
+            before = self._buckets.get(name, _Bucket(most, now))
+            left = min(most, before.left + (now - before.at) * self._per_second)
+            if left < 1:
+                return (1 - left) / self._per_second
+            self._buckets[name] = _Bucket(left - 1, now)
+            self._buckets.move_to_end(name)
+            if len(self._buckets) > MOST_NAMES:
+                self._buckets.popitem(last=False)
             return 0.0
 
 

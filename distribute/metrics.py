@@ -38,7 +38,7 @@ metrics = APIBlueprint("metrics", __name__, tag="health")
 @access.needs(Role.READ)
 def show() -> Response:
     """The figures of this service"""
-    context.current().door.let_in()
+    context.current().let_in()
     return Response(cast(Metrics, current_app.extensions[_NAME]).text(), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -45,7 +45,7 @@ class Rest:
             ZabbixSettings(),
             AnsibleSettings(),
             IntervalSettings(),
-            DistributeSettings(**settings),
+            DistributeSettings(**{"requests_per_second": 0, **settings}),  # tests are faster than clients
             EngineSettings(engine_id="engine-1"),
             GitlabSettings(),
             secret_key_file,

@@ -38,12 +38,12 @@ HOSTS = ["10.1.0.1", "10.1.0.2", "10.2.0.1"]
 class Guarded(Rest):
     """The application with tokens; made holds them by name."""
 
-    def __init__(self, database: Database, file: Path) -> None:
+    def __init__(self, database: Database, file: Path, **settings: Any) -> None:
         self.file = file
         self.made: dict[str, str] = {}
         for role in Role:
             self.add(str(role), role)
-        super().__init__(database, tokens_file=file)
+        super().__init__(database, tokens_file=file, **settings)
 
     def add(self, name: str, role: Role, hosts: tuple[str, ...] = (), expires: datetime | None = None) -> None:
         self.made[name] = tokens.add(self.file, name, role, hosts, expires)
