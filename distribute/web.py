@@ -6,15 +6,19 @@ import errno
 import logging
 import shutil
 import socket
+import struct
 import tempfile
 import threading
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
+from gunicorn.workers.gthread import ThreadWorker
+from werkzeug.wsgi import ClosingIterator
 
 from contract import migrations, processes
 from contract.config import Config, DistributeSettings
@@ -24,12 +28,17 @@ from contract.supervised import Lifeline
 from distribute import exposure, metrics
 from distribute.app import create_app
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 TITLE = "distribute: web"
 STOP_SECONDS = 20  # for requests that are being answered
 THREADS = 8  # a worker
 BIND_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75  # longer than nginx keeps an idle connection, so that it is never the one who is surprised
 HUNG_WORKER_SECONDS = 60
+TAKE_SECONDS = 30.0  # in which a client has to take a piece of its answer: else it holds a thread for ever
+PIECE_BYTES = 64 << 10
 UPGRADE_PAUSE_SECONDS = 2.0
 BACKLOG = 2048
 
@@ -86,7 +95,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         settings = {
             "bind": f"fd://{self._listener.detach()}",
             "backlog": BACKLOG,
-            "worker_class": "gthread",
+            "worker_class": _Worker,
             "workers": self._config.distribute.workers,
             "threads": THREADS,
             "timeout": HUNG_WORKER_SECONDS,
@@ -107,7 +116,9 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """In each worker, after the fork."""
         database = Database(self._config.database, pool_size=THREADS)
         threading.Thread(target=_upgrade, args=(database,), name="upgrade", daemon=True).start()
-        return create_app(self._config, database)
+        app = create_app(self._config, database)
+        app.wsgi_app = _with_deadlines(app.wsgi_app)
+        return app
 
     def run(self) -> None:
         _Arbiter(self).run()
@@ -123,6 +134,35 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         """What the main loop does at each turn, at least once a second."""
         self.app.lifeline.alive()
         return super().wait_for_signals(timeout)
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Ends the connection of a client that does not take its answer, and throws away what it has not taken."""
+        try:
+            return super().handle_request(req, conn)
+        except TimeoutError:
+            log.warning("a client does not take its answer", extra={"address": conn.client[0], "path": req.path})
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            conn.sock.shutdown(socket.SHUT_RDWR)  # or gunicorn's main thread would wait for the client's own end of it
+            return False
+
+
+def _with_deadlines(application: WSGIApplication) -> WSGIApplication:
+    """A piece of an answer that is not taken within TAKE_SECONDS raises TimeoutError where it is sent."""
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        parts = application(environ, start_response)  # the request has been read: from here on all is sending
+        environ["gunicorn.socket"].settimeout(TAKE_SECONDS)  # of sendall as a whole; gone with the next request
+        return ClosingIterator(_pieces(parts), getattr(parts, "close", None))
+
+    return call
+
+
+def _pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
+    for part in parts:
+        for start in range(0, len(part), PIECE_BYTES):
+            yield part[start : start + PIECE_BYTES]
 
 
 class _Logger(glogging.Logger):  # type: ignore[misc]

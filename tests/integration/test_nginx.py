@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import requests
 
@@ -17,6 +18,7 @@ from distribute.tokens import Role
 from tests.daemons import BASE_PATH, Services
 from tests.servers.certificates import Authority
 from tests.servers.nginx import Nginx
+from tests.servers.process import wait_for
 
 HOSTS = [f"10.{100 + number // 2500}.{100 + number // 100 % 100}.{100 + number % 100}" for number in range(5000)]
 THREADS_OF_DISTRIBUTE = 2 * web.THREADS
@@ -101,6 +103,50 @@ def test_without_a_tokens_file_nobody_is_answered_through_nginx(services: Servic
         answer = client.get(f"{client.base}/tasks/", timeout=60)
         assert (answer.status_code, "TOKENS_FILE" in answer.json()["msg"]) == (403, True)
         assert client.get(client.base.replace(BASE_PATH, "/readyz"), timeout=60).status_code == 200
+
+
+def test_who_does_not_take_a_long_answer_is_cut_off_and_holds_no_transaction(
+    nginx: Nginx, services: Services, client: Client, token: str
+) -> None:
+    """Clients that take nothing, directly and through nginx, and some that take a byte a second."""
+    assert client.post(f"{client.base}/adhoc/", json=adhoc(MANY, task_id="many"), timeout=60).status_code == 200
+    port = urlsplit(services.url("")).port
+    assert port is not None
+    head = f"Host: x\r\nAuthorization: Bearer {token}\r\n"
+    request = f"GET {BASE_PATH}/adhoc/?task_id=many HTTP/1.1\r\n{head}\r\n".encode()
+    context = ssl.create_default_context(cafile=str(nginx.authority.certificate))
+
+    def being_answered() -> int:
+        workers = map(psutil.Process, services.distribute.processes("distribute: web worker"))
+        ours = [connection for worker in workers for connection in worker.net_connections("tcp")]
+        return sum(each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED for each in ours)
+
+    def nobody_reads_the_database() -> bool:
+        """Else SQLite could not begin its log anew."""
+        with services.database.engine.connect() as connection:
+            busy: int = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]
+        return busy == 0
+
+    with contextlib.ExitStack() as open_ones:
+        readers = [open_ones.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(6)]
+        for _ in range(2):
+            plain = socket.create_connection(("127.0.0.1", nginx.port), 60)
+            readers.append(open_ones.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1")))
+        for reader in readers:
+            reader.sendall(request)
+        for reader in readers:
+            assert reader.recv(1) == b"H"
+        wait_for("a moment without a transaction", nobody_reads_the_database)
+        assert being_answered() == len(readers)
+
+        def all_are_cut_off() -> bool:
+            for slow in readers[::3]:
+                with contextlib.suppress(ConnectionResetError):
+                    slow.recv(1)
+            return being_answered() == 0
+
+        wait_for("the end of their connections", all_are_cut_off, 120)
+    assert services.distribute.log(100_000).count("a client does not take its answer") == len(readers)
 
 
 def test_nginx_with_a_certificate_of_another_authority_is_refused_by_its_clients(

@@ -270,6 +270,14 @@ def test_long_answers_are_streamed_whole(rest: Rest) -> None:
             assert ips(opened(response)["data"]) == HOSTS
 
 
+def test_between_the_parts_of_a_long_answer_no_connection_to_the_database_is_held(rest: Rest) -> None:
+    """A client may take its time for each of them."""
+    rest.submit(HOSTS, task_id="t")
+    response = rest.call("GET", "/adhoc/", query_string={"task_id": "t"})
+    held = [rest.database.engine.pool.checkedout() for _ in response.iter_encoded()]  # type: ignore[attr-defined]
+    assert held == [0] * 5
+
+
 def test_all_results_of_a_host_are_streamed_newest_first(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distribute.results._STREAMED_ROWS", 2)
     for number in range(5):
