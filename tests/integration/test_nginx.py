@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +14,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
+import sqlalchemy as sa
 
+from contract.tables import host_result
 from distribute import tokens, web
 from distribute.tokens import Role
 from tests.daemons import BASE_PATH, Services
@@ -92,10 +96,46 @@ def test_200_000_hosts_are_submitted_in_one_body_and_streamed_back_in_one_answer
     assert [item["ip"] for item in found["data"]] == MANY
 
 
-def test_a_body_above_16_mib_is_refused(client: Client) -> None:
-    body = b'"' + b"x" * (16 << 20) + b'"'
-    answer = client.post(f"{client.base}/adhoc/", data=body, headers={"Content-Type": "application/json"}, timeout=60)
-    assert answer.status_code == 413
+def test_a_body_of_16_mib_passes_and_a_larger_one_is_refused(client: Client) -> None:
+    body, headers = json.dumps(adhoc(HOSTS[:1])).encode(), {"Content-Type": "application/json"}
+    for mib, code in ((16, 200), (17, 413)):
+        answer = client.post(f"{client.base}/adhoc/", data=body.ljust(mib << 20), headers=headers, timeout=60)
+        assert answer.status_code == code, answer.text[:1000]
+
+
+def test_the_first_part_of_a_long_answer_arrives_before_the_last_one_is_made(
+    client: Client, services: Services
+) -> None:
+    """It is 60 MB, more than all buffers between; the last row changes while the first ones have been read alone."""
+    hosts = HOSTS[:3000]
+    assert client.post(f"{client.base}/adhoc/", json=adhoc(hosts, task_id="long"), timeout=60).status_code == 200
+
+    def change(rows: sa.ColumnElement[bool], **values: str) -> None:
+        services.database.write(
+            lambda connection: connection.execute(sa.update(host_result).where(rows).values(values))
+        )
+
+    def stands_still() -> bool:
+        before = _cpu_seconds(services)
+        time.sleep(1)
+        return _cpu_seconds(services) - before < 0.1
+
+    change(sa.true(), stdout="x" * 20_000)
+    with client.get(f"{client.base}/adhoc/?task_id=long", stream=True, timeout=60) as answer:
+        chunks = answer.iter_content(64 << 10)
+        text = next(chunks)
+        wait_for("distribute to make no more of it", stands_still)
+        change(host_result.c.host == hosts[-1], stderr="made at the end")
+        text += b"".join(chunks)
+    items = json.loads(text)["data"]
+    assert [item["ip"] for item in items] == hosts
+    assert [item["stderr"] for item in (items[0], items[-1])] == [None, "made at the end"]
+
+
+def _cpu_seconds(services: Services) -> float:
+    """Of all that distribute has used."""
+    times = [psutil.Process(pid).cpu_times() for pid in services.distribute.processes("distribute: web worker")]
+    return sum(each.user + each.system for each in times)
 
 
 def test_without_a_tokens_file_nobody_is_answered_through_nginx(services: Services, server_directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contract.database import Database, now
 from contract.states import EngineState, HostStatus, TaskState, UnitState
-from contract.tables import engine, leader
+from contract.tables import engine, leader, unit
 from distribute import metrics, tokens
 from distribute.tokens import Role
 from tests.integration.rest import Rest, add, away, rows, set_host, set_task, set_unit
@@ -89,6 +90,40 @@ def test_open_tasks_units_and_hosts_are_counted_and_ended_ones_are_not(rest: Res
     samples = scrape(rest)
     assert of(samples, "oldest_unit_age_seconds", state="waiting") == 0
     assert 50 <= (of(samples, "oldest_unit_age_seconds", state="published") or 0) < 250
+
+
+def test_no_statement_goes_through_all_host_results(rest: Rest) -> None:
+    """Of 20,000, most of them of ended units, it reads those of units that run, by an index."""
+    database = rest.database
+    for task_id in ("over", "open"):
+        hosts = [f"10.0.{number // 250}.{number % 250}" for number in range(10_000)]
+        rest.submit(hosts, task_id=task_id, unit_hosts=100)
+    set_task(database, "over", state=TaskState.FINISHED)
+    ended = sa.update(unit).values(state=UnitState.FINISHED, success=100)
+    database.write(lambda connection: connection.execute(ended))
+    for number in range(1, 6):
+        set_unit(database, "open", number, state=UnitState.RUNNING)
+    database.write(
+        lambda c: c.exec_driver_sql("ANALYZE" if database.is_sqlite else "ANALYZE TABLE host_result").close()
+    )
+    plans: list[str] = []
+
+    def explain(connection: sa.Connection, _: object, statement: str, parameters: Any, *__: object) -> None:
+        if statement.startswith("SELECT"):
+            how = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+            rows_of_plan = connection.exec_driver_sql(f"{how} {statement}", parameters).mappings()
+            plans.extend(
+                row["detail"] if database.is_sqlite else f"{row['type']} {row['table']}" for row in rows_of_plan
+            )
+
+    sa.event.listen(database.engine, "before_cursor_execute", explain)
+    samples = scrape(rest)
+    sa.event.remove(database.engine, "before_cursor_execute", explain)
+    assert by(samples, "hosts", "status") == {"success": 9500, "queued": 500}
+    expected = "SEARCH host_result USING COVERING INDEX" if database.is_sqlite else "ref host_result"
+    found = [plan for plan in plans if "host_result" in plan]
+    assert len(found) == 1, plans
+    assert found[0].startswith(expected), plans
 
 
 def test_the_leader_and_the_engines_in_their_newest_incarnation(rest: Rest) -> None:
