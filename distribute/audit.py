@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from flask import g, request
 
 from contract.database import Database
+from contract.errors import DatabaseError
 from distribute import access, context, limits, results
 from distribute.answers import Item, moment
 from distribute.inputs import Resource
@@ -109,6 +110,8 @@ def refused(code: int, msg: str) -> None:
 def _try_to_add(database: Database, deed: Deed) -> None:
     try:
         database.write(lambda connection: store.add(connection, deed))
+    except DatabaseError as exc:
+        log.error("a refusal is not in the audit", extra={"error": str(exc)})
     except Exception as exc:  # whatever it is, it makes no answer another one
         log.error("a refusal is not in the audit", exc_info=exc)
 
