@@ -130,7 +130,10 @@ def _row(name: str, schema: dict[str, Any], is_required: bool) -> str:
     default = "required" if is_required else json.dumps(schema.get("default"))
     meaning = schema.get("description", "")
     limits = [
-        f"{words} {schema[key]}" for key, words in (("minimum", "at least"), ("maximum", "at most")) if key in schema
+        f"{words} {each[key]}"
+        for each in (schema, *schema.get("anyOf", ()))
+        for key, words in (("minimum", "at least"), ("maximum", "at most"))
+        if key in each
     ]
     return f"| {name} | {_type(schema)} | {default} | {'; '.join([meaning, *limits] if meaning else limits)} |"
 

@@ -20,7 +20,7 @@ release = Resource("release", __name__)
 @hold.post("/")
 @hold.input(NoFields, arg_name="_body")
 @hold.output(HoldAnswer)
-@hold.doc(responses=[400, 503])
+@hold.doc(responses=[400, 413, 415, 503])
 @access.needs(Role.OPERATE, "hold")
 def stop_dispatching(_body: NoFields) -> dict[str, Any]:
     """Stop all dispatching
@@ -39,7 +39,7 @@ def stop_dispatching(_body: NoFields) -> dict[str, Any]:
 @release.post("/")
 @release.input(NoFields, arg_name="_body")
 @release.output(HoldAnswer)
-@release.doc(responses=[400, 503])
+@release.doc(responses=[400, 413, 415, 503])
 @access.needs(Role.OPERATE, "release")
 def resume_dispatching(_body: NoFields) -> dict[str, Any]:
     """Resume all dispatching"""

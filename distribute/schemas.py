@@ -7,7 +7,17 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from contract.states import FINAL_STATUSES, EngineState, HostStatus, TaskState, UnitState
 from distribute import hosts, modules, playbooks
@@ -85,7 +95,11 @@ def _one_host(ip: object) -> str:
 
 
 _HOSTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}], "examples": ["10.0.0.1,db-1"]}
-Label = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_storable)]
+Label = Annotated[
+    str,
+    Field(min_length=1, max_length=255, json_schema_extra={"pattern": r"^[^\u0000]*$"}),
+    AfterValidator(_storable),
+]
 TaskId = Annotated[str, AfterValidator(_task_id), WithJsonSchema({"type": "string", "pattern": f"^{TASK_ID.pattern}$"})]
 HostList = Annotated[
     hosts.Hosts,
@@ -109,7 +123,28 @@ class Request(BaseModel):
         yield from ()
 
 
-class Submission(Request):
+class Body(Request):
+    """A request in a JSON body, where null means not given."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core))
+        properties = schema.get("properties", {})
+        for name in properties.keys() - schema.get("required", ()):
+            properties[name] = _or_null(properties[name])
+        return schema
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    if any(each.get("type") == "null" for each in schema.get("anyOf", ())):
+        return schema
+    about: JsonSchemaValue = {
+        key: schema.pop(key) for key in ("default", "description", "examples", "title") if key in schema
+    }
+    return {"anyOf": [*schema.get("anyOf", [schema]), {"type": "null"}], **about}
+
+
+class Submission(Body):
     """What ad hoc tasks and playbooks have in common."""
 
     task_id: TaskId | None = Field(None, description="made here when missing; the same request with it runs once")
@@ -164,17 +199,19 @@ class PlaybookSubmission(Submission):
     become: bool = Field(False, description="true: --become; false: what the plays say")
 
 
-class NoFields(Request):
+class NoFields(Body):
     """A request that says all by its path."""
 
     empty_body = True
 
 
-class Rerun(Request):
+class Rerun(Body):
     empty_body = True
     task_id: TaskId | None = Field(None, description="of the new task; made here when missing")
     statuses: Annotated[
-        list[str], AfterValidator(_final), WithJsonSchema({"type": "array", "items": {"enum": [*FINAL_STATUSES]}})
+        list[str],
+        AfterValidator(_final),
+        WithJsonSchema({"type": "array", "minItems": 1, "items": {"enum": [*FINAL_STATUSES]}}),
     ] = Field(
         [str(status) for status in FINAL_STATUSES if status != HostStatus.SUCCESS],
         description="hosts with one of these run again",

@@ -63,7 +63,7 @@ def read_task(task_id: str) -> dict[str, Any]:
 @tasks.post("/<task_id>/cancel/")
 @tasks.input(NoFields, arg_name="_body")
 @tasks.output(TaskAnswer)
-@tasks.doc(responses=[400, 404, 503])
+@tasks.doc(responses=[400, 404, 413, 415, 503])
 @access.needs(Role.SUBMIT, "cancel")
 def cancel(task_id: str, _body: NoFields) -> dict[str, Any]:
     """Stop a task
@@ -85,7 +85,7 @@ def cancel(task_id: str, _body: NoFields) -> dict[str, Any]:
 @tasks.post("/<task_id>/rerun/")
 @tasks.input(Rerun, arg_name="request")
 @tasks.output(RerunAnswer)
-@tasks.doc(responses=[400, 404, 409, 503])
+@tasks.doc(responses=[400, 404, 409, 413, 415, 503])
 @access.needs(Role.SUBMIT, "rerun")
 def rerun(task_id: str, request: Rerun) -> dict[str, Any]:
     """Run an ended task again on the hosts that had no good result

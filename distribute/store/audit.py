@@ -39,6 +39,8 @@ def deeds(
     limit: int,
 ) -> Sequence[Row]:
     """Newest first; before_id is the last one of the page before."""
+    if not f"{who}{action}".isascii():
+        return []  # no name or action has such letters, and MySQL does not compare them with an ascii column
     statement = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
     for column, wanted in ((audit.c.who, who), (audit.c.action, action), (audit.c.target, target)):
         if wanted is not None:
