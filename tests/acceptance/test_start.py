@@ -30,8 +30,8 @@ def launch_engine(services: Services, config: Path, env: dict[str, str] | None =
     return _launch(services, "execute_engine", config, services.engines, env)
 
 
-def launch_distribute(services: Services, config: Path) -> Daemon:
-    return _launch(services, "distribute", config, services.distributes, None)
+def launch_distribute(services: Services, config: Path, env: dict[str, str] | None = None) -> Daemon:
+    return _launch(services, "distribute", config, services.distributes, env)
 
 
 def _launch(services: Services, module: str, config: Path, among: list[Daemon], env: dict[str, str] | None) -> Daemon:
@@ -85,12 +85,13 @@ class ServiceManager:
         self.environment = {"NOTIFY_SOCKET": str(directory / "notify")}
         self.heard: list[str] = []
 
-    def has_heard(self, text: str) -> bool:
+    def has_heard(self, *texts: str) -> bool:
+        """All of them in one line."""
         while True:
             try:
                 self.heard += self._socket.recv(65536).decode().splitlines()
             except BlockingIOError:
-                return any(text in line for line in self.heard)
+                return any(all(text in line for text in texts) for line in self.heard)
 
     def close(self) -> None:
         self._socket.close()
