@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ SSH_ARGUMENTS = (
 )
 
 
-def run(commands: list[dict[str, Any]], directory: Path) -> None:
-    """Blocks until all have run. Raises CalledProcessError when one could not be started."""
+def run(commands: list[dict[str, Any]], directory: Path, more: Mapping[str, str] | None = None) -> None:
+    """Blocks until all have run, with more in their environment. Raises CalledProcessError when one did not start."""
     requests = directory / "requests.json"
     requests.write_text(json.dumps(commands))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
@@ -33,6 +35,7 @@ def run(commands: list[dict[str, Any]], directory: Path) -> None:
         "ANSIBLE_CALLBACKS_ENABLED": "recorder",
         "ANSIBLE_SSH_ARGS": SSH_ARGUMENTS,
         "LC_ALL": "C.UTF-8",
+        **(more or {}),
     }
     with (directory / "stock.log").open("ab") as log:
         subprocess.run(
@@ -50,7 +53,10 @@ def run(commands: list[dict[str, Any]], directory: Path) -> None:
 def _serve(requests: list[dict[str, Any]]) -> None:
     from ansible.cli.adhoc import AdHocCLI
     from ansible.cli.playbook import PlaybookCLI
+    from ansible.plugins import loader
 
+    for plugins in (loader.become_loader, loader.connection_loader, loader.inventory_loader, loader.shell_loader):
+        list(plugins.all(class_only=True))  # each command looks at all of them; here once
     sys.argv[0] = str(Path(sys.executable).with_name("ansible"))  # the ssh plugin asks it for passwords
     running: set[int] = set()
     for request in requests:
@@ -66,6 +72,8 @@ def _serve(requests: list[dict[str, Any]]) -> None:
         command = AdHocCLI if request["argv"][0] == "ansible" else PlaybookCLI
         try:
             command(request["argv"]).run()
+        except Exception:  # noqa: BLE001 - what it says is the result
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -55,6 +55,28 @@ LINKS = {  # of the share, to files and folders outside
 }
 
 
+def fill_outside(outside: Path) -> None:
+    for name, text in OUTSIDE.items():
+        _write(outside / name, text)
+    with tarfile.open(outside / "packed.tar", "w") as packed:
+        packed.add(outside / "secret", "got")
+
+
+def fill_share(share: Path, outside: Path) -> None:
+    for name, text in SHARE.items():
+        _write(share / name, text)
+    for name, target in LINKS.items():
+        (share / name).parent.mkdir(parents=True, exist_ok=True)
+        (share / name).symlink_to(outside / target)
+    share.chmod(0o777)
+
+
+def named(text: str, share: Path, outside: Path) -> str:
+    """With OUT, UP and SHARE in it replaced: the folder outside, the way to it from the share, the share."""
+    up = os.path.relpath(outside, share)
+    return text.replace("OUT", str(outside)).replace("UP", up).replace("SHARE", str(share))
+
+
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
     with preloaded(tmp_path_factory.mktemp("runners") / "log", {"PLANTED": SECRET}) as process:
@@ -69,31 +91,23 @@ def way() -> str:
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     """A folder of the engine that is not the share, where SECRET lies in all kinds of files."""
-    for name, text in OUTSIDE.items():
-        _write(tmp_path / name, text)
+    fill_outside(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def share(server_directory: Path, outside: Path) -> Path:
     """FILES_DIR, where the hosts, which are this machine, may write too."""
-    for name, text in SHARE.items():
-        _write(server_directory / name, text)
-    for name, target in LINKS.items():
-        (server_directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (server_directory / name).symlink_to(outside / target)
-    server_directory.chmod(0o777)
+    fill_share(server_directory, outside)
     return server_directory
 
 
 @pytest.fixture
 def playbook(parent: Preloaded, fleet: Fleet, share: Path, outside: Path, way: str) -> Start:
-    """Starts a playbook; OUT, UP and SHARE in it: the folder outside, the way to it from the share, the share."""
+    """Starts a playbook; OUT, UP and SHARE in it are named()."""
 
     def start(content: str, **fields: Any) -> Runner:
-        up = os.path.relpath(outside, share)
-        content = content.replace("OUT", str(outside)).replace("UP", up).replace("SHARE", str(share))
-        fields = WAYS[way] | {"playbook_content": content} | fields
+        fields = WAYS[way] | {"playbook_content": named(content, share, outside)} | fields
         return parent.start(make_job(fleet.hosts(), fleet.port, fleet.key, share, **fields))
 
     return start
@@ -113,13 +127,14 @@ def play(playbook: Start) -> Start:
 def leaked(share: Path) -> Callable[[Runner], bool]:
     """Whether the secret is in what a runner said, or has come to its hosts."""
 
-    def look(runner: Runner) -> bool:
-        on_hosts = share / "got"
-        paths = [on_hosts, *on_hosts.rglob("*")] if on_hosts.is_dir() else [on_hosts]
-        texts = [str(path) + path.read_text() for path in paths if path.is_file()]
-        return any(SECRET in text for text in (str(runner.seen), *texts))
+    return lambda runner: SECRET in str(runner.seen) + got(share)
 
-    return look
+
+def got(share: Path) -> str:
+    """The names and contents of the files that have come to the hosts."""
+    on_hosts = share / "got"
+    paths = [on_hosts, *on_hosts.rglob("*")] if on_hosts.is_dir() else [on_hosts]
+    return "".join(str(path) + path.read_text() for path in paths if path.is_file())
 
 
 def _write(path: Path, text: str) -> None:
@@ -200,7 +215,7 @@ TASKS = {
         "{template: {src: search.j2, dest: SHARE/got}, loop: [[OUT]], loop_control: {loop_var: ansible_search_path}}",
         "secret",
     ),
-    "unarchive": ("unarchive: {src: OUT/secret, dest: SHARE}", "OUT/secret"),
+    "unarchive": ("unarchive: {src: OUT/packed.tar, dest: SHARE}", "OUT/packed.tar"),
     "assemble": ("assemble: {src: OUT/parts, dest: SHARE/got, remote_src: false}", "OUT/parts"),
     "assemble with a link": ("assemble: {src: folder, dest: SHARE/got, remote_src: false}", "SHARE/folder/link"),
     "uri": ("uri: {url: 'http://127.0.0.1:9', method: PUT, src: OUT/secret, remote_src: false}", "OUT/secret"),
@@ -241,7 +256,7 @@ TASKS |= {
 }
 
 
-def _task(text: str) -> str:
+def task_line(text: str) -> str:
     return text if text.startswith("{") else f"{{{text}}}"
 
 
@@ -251,7 +266,7 @@ def test_a_task_that_would_read_outside_the_share_fails_with_its_reason(
     play: Start, leaked: Callable[[Runner], bool], share: Path, outside: Path, case: str
 ) -> None:
     text, says = TASKS[case]
-    runner = play(_task(text))
+    runner = play(task_line(text))
     runner.ended()
     assert not leaked(runner)
     assert {done["status"] for done in runner.done().values()} == {"failed"}, messages(runner)
@@ -282,7 +297,7 @@ def test_tasks_roles_and_variables_outside_the_share_are_not_loaded(
 ) -> None:
     """What is loaded before the first task fails on all hosts. Stock refuses files outside a role by itself."""
     more, task, says = ROLES[case]
-    runner = play(_task(task), more=more.replace("OUT", str(outside)))
+    runner = play(task_line(task), more=more.replace("OUT", str(outside)))
     runner.result()
     assert not leaked(runner)
     reasons = messages(runner) + "".join(event["reason"] for event in runner.named("unit_failed"))
@@ -291,7 +306,10 @@ def test_tasks_roles_and_variables_outside_the_share_are_not_loaded(
     assert (f"{says} is refused" if says else "") in reasons
 
 
-@pytest.mark.parametrize("path", ["OUT/play.yml", "UP/play.yml", "away/play.yml"])
+IMPORTED = ("OUT/play.yml", "UP/play.yml", "away/play.yml")
+
+
+@pytest.mark.parametrize("path", IMPORTED)
 def test_a_playbook_outside_the_share_is_not_imported(
     playbook: Start, leaked: Callable[[Runner], bool], path: str
 ) -> None:
@@ -302,17 +320,17 @@ def test_a_playbook_outside_the_share_is_not_imported(
     assert "play.yml is refused: on the engine only files below" in event["reason"]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    ("module", "args"),
-    [
-        ("copy", "src=OUT/secret dest=SHARE/got"),
-        ("copy", {"src": "OUT/secret", "dest": "SHARE/got"}),
-        ("script", "OUT/script"),
-        ("command", "echo {{ lookup('pipe', 'cat OUT/secret') }}"),
-        ("copy", {"content": "{{ lookup('file', 'OUT/secret') }}", "dest": "SHARE/got"}),
-    ],
+AD_HOC: tuple[tuple[str, str | dict[str, str]], ...] = (
+    ("copy", "src=OUT/secret dest=SHARE/got"),
+    ("copy", {"src": "OUT/secret", "dest": "SHARE/got"}),
+    ("script", "OUT/script"),
+    ("command", "echo {{ lookup('pipe', 'cat OUT/secret') }}"),
+    ("copy", {"content": "{{ lookup('file', 'OUT/secret') }}", "dest": "SHARE/got"}),
 )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("module", "args"), AD_HOC)
 def test_ad_hoc_arguments_read_nothing_outside_the_share(
     parent: Preloaded,
     fleet: Fleet,
@@ -323,10 +341,10 @@ def test_ad_hoc_arguments_read_nothing_outside_the_share(
     module: str,
     args: str | dict[str, str],
 ) -> None:
-    def named(text: str) -> str:
-        return text.replace("OUT", str(outside)).replace("SHARE", str(share))
-
-    given = named(args) if isinstance(args, str) else {key: named(value) for key, value in args.items()}
+    if isinstance(args, str):
+        given: str | dict[str, str] = named(args, share, outside)
+    else:
+        given = {key: named(value, share, outside) for key, value in args.items()}
     runner = parent.start(
         make_job(fleet.hosts(), fleet.port, fleet.key, share, module=module, args=given, template=True, **WAYS[way])
     )
@@ -336,18 +354,18 @@ def test_ad_hoc_arguments_read_nothing_outside_the_share(
     assert "is refused" in done["msg"]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    "task",
-    [
-        "{fetch: {src: SHARE/folder/fine, dest: OUT/new}}",
-        "{fetch: {src: SHARE/folder/fine, dest: OUT/new, flat: true}}",
-        "{ansible.builtin.fetch: {src: SHARE/folder/fine, dest: SHARE/new}}",
-        "{debug: {msg: \"{{ lookup('password', 'OUT/new') }}\"}}",
-        "{debug: {msg: \"{{ lookup('password', 'SHARE/new length=8') }}\"}}",
-        "{debug: {msg: '{{ item }}'}, with_password: [new]}",
-    ],
+WRITING = (
+    "{fetch: {src: SHARE/folder/fine, dest: OUT/new}}",
+    "{fetch: {src: SHARE/folder/fine, dest: OUT/new, flat: true}}",
+    "{ansible.builtin.fetch: {src: SHARE/folder/fine, dest: SHARE/new}}",
+    "{debug: {msg: \"{{ lookup('password', 'OUT/new') }}\"}}",
+    "{debug: {msg: \"{{ lookup('password', 'SHARE/new length=8') }}\"}}",
+    "{debug: {msg: '{{ item }}'}, with_password: [new]}",
 )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("task", WRITING)
 def test_nothing_is_written_on_the_engine(play: Start, share: Path, outside: Path, task: str) -> None:
     runner = play(task)
     runner.ended()

@@ -26,6 +26,30 @@ echo "$3" >> RAN
 """
 
 
+def fill_share(share: Path) -> None:
+    share.chmod(0o777)
+    (share / "ran").touch()
+    (share / "ran").chmod(0o666)
+    mark = share / "mark"
+    mark.write_text(MARK.replace("RAN", f"{share}/ran"))
+    mark.chmod(0o755)
+    for name, text in {
+        "marks.yml": f"- {{name: included, command: {mark}}}\n",
+        "local.yml": "ansible_connection: local\n",
+        "more.yml": f"- {{hosts: localhost, tasks: [{{command: {mark}}}]}}\n",
+        "roles/plain/tasks/main.yml": f"- {{name: included, command: {mark}}}\n",
+        "roles/marks/tasks/main.yml": f"- {{name: included, command: {mark}}}\n",
+        "roles/marks/vars/main.yml": "ansible_connection: local\n",
+    }.items():
+        (share / name).parent.mkdir(parents=True, exist_ok=True)
+        (share / name).write_text(text)
+
+
+def named(text: str, share: Path, other: str) -> str:
+    """With MARK, OTHER and SHARE in it replaced: the command, a host that is not the unit's, the folder."""
+    return text.replace("MARK", f"{share}/mark").replace("OTHER", other).replace("SHARE", str(share))
+
+
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
     with preloaded(tmp_path_factory.mktemp("runners") / "log") as process:
@@ -40,12 +64,7 @@ def way() -> str:
 @pytest.fixture
 def share(server_directory: Path) -> Path:
     """FILES_DIR, where the hosts, which are this machine, may write too; its `mark` notes in `ran` where it ran."""
-    server_directory.chmod(0o777)
-    mark = server_directory / "mark"
-    mark.write_text(MARK.replace("RAN", f"{server_directory}/ran"))
-    mark.chmod(0o755)
-    (server_directory / "marks.yml").write_text(f"- {{name: included, command: {mark}}}\n")
-    (server_directory / "local.yml").write_text("ansible_connection: local\n")
+    fill_share(server_directory)
     return server_directory
 
 
@@ -62,13 +81,11 @@ def other(fleet: Fleet) -> str:
 
 @pytest.fixture
 def playbook(parent: Preloaded, fleet: Fleet, share: Path, hosts: list[str], other: str, way: str) -> Start:
-    """Starts a playbook; MARK, OTHER and SHARE in it are the command, the host and the folder."""
+    """Starts a playbook; MARK, OTHER and SHARE in it are named()."""
 
     def start(content: str, **fields: Any) -> Runner:
-        content = content.replace("MARK", f"{share}/mark").replace("OTHER", other).replace("SHARE", str(share))
-        return parent.start(
-            make_job(hosts, fleet.port, fleet.key, share, playbook_content=content, **(WAYS[way] | fields))
-        )
+        fields = WAYS[way] | {"playbook_content": named(content, share, other)} | fields
+        return parent.start(make_job(hosts, fleet.port, fleet.key, share, **fields))
 
     return start
 
@@ -86,7 +103,7 @@ def play(playbook: Start) -> Start:
 @pytest.fixture
 def ran(share: Path) -> Callable[[], set[str]]:
     """Where the mark has run: addresses of hosts, or "engine"."""
-    return lambda: set((share / "ran").read_text().split()) if (share / "ran").exists() else set()
+    return lambda: set((share / "ran").read_text().split())
 
 
 def messages(found: dict[str, dict[str, Any]]) -> set[str]:
@@ -177,8 +194,8 @@ ELSEWHERE = {  # tasks of one play, and what the hosts' results say
         ["{command: MARK, connection: community.docker.docker}"],
         "connection community.docker.docker is refused",
     ),
-    "connection chroot": (  # in stock: chroot INVENTORY_HOSTNAME, where this user may
-        ["{command: MARK, connection: community.general.chroot}"],
+    "connection chroot": (  # in stock: chroot ansible_host, where this user may
+        ["{command: MARK, connection: community.general.chroot, vars: {ansible_host: /}}"],
         "connection community.general.chroot is refused",
     ),
     "connection paramiko": (  # in stock: ssh, by settings of its own
@@ -198,13 +215,8 @@ PLAY_LINES = {
 @BOTH_WORKERS
 @pytest.mark.parametrize("case", ELSEWHERE)
 def test_a_task_that_would_run_elsewhere_fails_with_its_reason(
-    play: Start, share: Path, hosts: list[str], ran: Callable[[], set[str]], case: str
+    play: Start, hosts: list[str], ran: Callable[[], set[str]], case: str
 ) -> None:
-    for role in ("plain", "marks"):
-        (share / f"roles/{role}/tasks").mkdir(parents=True)
-        (share / f"roles/{role}/tasks/main.yml").write_text((share / "marks.yml").read_text())
-    (share / "roles/marks/vars").mkdir()
-    (share / "roles/marks/vars/main.yml").write_text((share / "local.yml").read_text())
     tasks, says = ELSEWHERE[case]
     found = play(*tasks, more=PLAY_LINES.get(case, "")).ended()
     assert "failed" in statuses(found)
@@ -213,6 +225,7 @@ def test_a_task_that_would_run_elsewhere_fails_with_its_reason(
     assert "engine" not in ran()
 
 
+FINE_PLAY = "- {hosts: all, gather_facts: false, tasks: [{command: echo}]}\n"
 PLAYS = {  # plays after one that is fine, and what the unit's hosts are told
     "hosts localhost": ("- {hosts: localhost, tasks: [{command: MARK}]}", "localhost is none of the unit's hosts"),
     "hosts by the engine's address": ("- {hosts: 127.0.0.1, tasks: [{command: MARK}]}", "127.0.0.1 is none of"),
@@ -233,25 +246,27 @@ PLAYS = {  # plays after one that is fine, and what the unit's hosts are told
 @BOTH_WORKERS
 @pytest.mark.parametrize("case", PLAYS)
 def test_a_play_for_other_hosts_ends_the_run_with_its_reason(
-    playbook: Start, share: Path, ran: Callable[[], set[str]], case: str
+    playbook: Start, ran: Callable[[], set[str]], case: str
 ) -> None:
-    (share / "more.yml").write_text(f"- {{hosts: localhost, tasks: [{{command: {share}/mark}}]}}\n")
     plays, says = PLAYS[case]
-    runner = playbook(f"- {{hosts: all, gather_facts: false, tasks: [{{command: echo}}]}}\n{plays}\n")
+    runner = playbook(f"{FINE_PLAY}{plays}\n")
     runner.ended(code=1)
     (event,) = runner.named("unit_failed")
     assert says in event["reason"]
     assert ran() == set()
 
 
+MIXED_PLAY = """\
+- {hosts: all, gather_facts: false, tasks: [{add_host: {name: OTHER, groups: more}}]}
+- {hosts: "all:localhost", gather_facts: false, tasks: [{command: MARK}]}
+"""
+
+
 @BOTH_WORKERS
 def test_of_a_play_for_its_own_and_other_hosts_only_its_own_run(
     playbook: Start, hosts: list[str], ran: Callable[[], set[str]]
 ) -> None:
-    found = playbook("""\
-- {hosts: all, gather_facts: false, tasks: [{add_host: {name: OTHER, groups: more}}]}
-- {hosts: "all:localhost", gather_facts: false, tasks: [{command: MARK}]}
-""").ended()
+    found = playbook(MIXED_PLAY).ended()
     assert statuses(found) == {"success"}
     assert ran() == set(hosts)
 
@@ -375,33 +390,39 @@ KINDS = (
 PLUGIN = "import pathlib\npathlib.Path({path!r}).touch()\n"
 
 
-@BOTH_WORKERS
-def test_nothing_beside_a_playbook_or_in_a_role_is_loaded(play: Start, share: Path) -> None:
-    """Stock imports callbacks and variable plugins unasked, the others when their names are used, and runs the module
-    in place of its own. A role's other files are used here too."""
+USING_PLUGINS = (
+    "{ping: , register: here}",
+    "{assert: {that: [found.ping == 'pong', here.ping == 'pong']}}",
+    "{debug: {msg: \"{{ 'x' | evil }}\"}, ignore_errors: true}",
+    "{debug: {msg: \"{{ 'x' is evil }}\"}, ignore_errors: true}",
+    "{debug: {msg: \"{{ lookup('evil') }}\"}, ignore_errors: true}",
+    "{command: echo, connection: evil, ignore_errors: true}",
+    "{command: echo, become: true, become_method: evil, ignore_errors: true}",
+    "{command: echo, vars: {ansible_shell_type: evil}, ignore_errors: true}",
+)
+
+
+def place_plugins(share: Path) -> None:
+    """Of all kinds, beside the playbook and in role one: imported, each leaves a file loaded-KIND in the share."""
     for folder in (share, share / "roles/one"):
         for kind in KINDS.split():
             path = folder / (kind if kind == "module_utils" else f"{kind}_plugins") / "evil.py"
             path.parent.mkdir(parents=True)
-            path.write_text(PLUGIN.format(path=f"{share}/loaded"))
+            path.write_text(PLUGIN.format(path=f"{share}/loaded-{kind}"))
         (folder / "library").mkdir()
         (folder / "library/ping.py").write_text('#!/usr/bin/python3\nprint(\'{"ping": "evil"}\')\n')
     (share / "roles/one/tasks").mkdir()
     (share / "roles/one/tasks/main.yml").write_text("- {ping: , register: found}\n")
-    runner = play(
-        "{ping: , register: here}",
-        "{assert: {that: [found.ping == 'pong', here.ping == 'pong']}}",
-        "{debug: {msg: \"{{ 'x' | evil }}\"}, ignore_errors: true}",
-        "{debug: {msg: \"{{ 'x' is evil }}\"}, ignore_errors: true}",
-        "{debug: {msg: \"{{ lookup('evil') }}\"}, ignore_errors: true}",
-        "{command: echo, connection: evil, ignore_errors: true}",
-        "{command: echo, become: true, become_method: evil, ignore_errors: true}",
-        "{command: echo, vars: {ansible_shell_type: evil}, ignore_errors: true}",
-        more="  roles: [one]\n",
-    )
+
+
+@BOTH_WORKERS
+def test_nothing_beside_a_playbook_or_in_a_role_is_loaded(play: Start, share: Path) -> None:
+    """A role's other files are used here too."""
+    place_plugins(share)
+    runner = play(*USING_PLUGINS, more="  roles: [one]\n")
     found = runner.ended()
     assert statuses(found) == {"success"}, messages(found)
-    assert not (share / "loaded").exists()
+    assert not list(share.glob("loaded-*"))
     assert [event for event in runner.named("log") if "is left out" in str(event)]
 
 
