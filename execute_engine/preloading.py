@@ -55,6 +55,7 @@ def _load() -> list[str]:
         if not found:
             raise RunnerError(f"Ansible has no {kind} plugins: is ansible-core installed completely?")
         names += [f"{kind}/{name}" for name in found]
+    loader.vars_loader.get("host_group_vars")  # Ansible itself asks for it only where nobody has looked at them before
     for needed in execute_engine.plays.NEEDED_PLUGINS:
         if needed not in names:
             raise RunnerError(f"the plugin {needed} could not be loaded")

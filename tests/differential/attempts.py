@@ -38,7 +38,7 @@ def run(attempts: Iterable[Attempt], fleet: Fleet, directory: Path, more: Mappin
     How it is reached is configuration, which any text overrules.
     """
     inventory = directory / "inventory"
-    inventory.write_text("\n".join(fleet.hosts()))
+    inventory.write_text("\n".join(["[target_hosts]", *fleet.hosts()]))
     common = ["-i", str(inventory), "-u", fleet.user, "--private-key", str(fleet.key)]
     commands = [
         {"argv": [*attempt.argv, *common], "record": f"{attempt.folder}/record", "log": f"{attempt.folder}/log"}

@@ -39,6 +39,10 @@ SHARE = {
     "include.j2": "{% include 'link' %}",
     "import.j2": "{% import 'macro' as found %}{{ found.planted() }}",
     "search.j2": "{% include 'secret' %}",
+    "extends.j2": "{% extends 'link' %}",
+    "roles/vars/tasks/main.yml": "- fail: {msg: '{{ planted }}'}\n",
+    "roles/defaults/tasks/main.yml": "- fail: {msg: '{{ planted }}'}\n",
+    "roles/depending/meta/main.yml": "dependencies: [OUT/role]\n",
     "role/tasks/main.yml": "- debug: {msg: fine}\n",
     "folder/fine": "fine",
 }
@@ -49,6 +53,9 @@ LINKS = {  # of the share, to files and folders outside
     "folder/link": "secret",
     "away": ".",
     "roles/linked": "role",
+    "roles/tasks/tasks/main.yml": "tasks.yml",
+    "roles/vars/vars/main.yml": "secret.yml",
+    "roles/defaults/defaults/main.yml": "secret.yml",
     "vars_folder/link.yml": "secret.yml",
     "script": "script",
     "tasks.yml": "tasks.yml",
@@ -64,7 +71,7 @@ def fill_outside(outside: Path) -> None:
 
 def fill_share(share: Path, outside: Path) -> None:
     for name, text in SHARE.items():
-        _write(share / name, text)
+        _write(share / name, named(text, share, outside))
     for name, target in LINKS.items():
         (share / name).parent.mkdir(parents=True, exist_ok=True)
         (share / name).symlink_to(outside / target)
@@ -149,6 +156,7 @@ def messages(runner: Runner) -> str:
 EXPRESSIONS = {  # in templates; what the refusal names
     "pipe": ("lookup('pipe', 'cat OUT/secret')", "lookup pipe"),
     "pipe by query": ("query('pipe', 'cat OUT/secret')", "lookup pipe"),
+    "pipe by its shortest form": ("q('pipe', 'cat OUT/secret')", "lookup pipe"),
     "pipe by its long name": ("lookup('ansible.builtin.pipe', 'cat OUT/secret')", "lookup ansible.builtin.pipe"),
     "pipe by its old name": ("lookup('ansible.legacy.pipe', 'cat OUT/secret')", "lookup ansible.legacy.pipe"),
     "lines": ("lookup('lines', 'cat OUT/secret')", "lookup lines"),
@@ -200,6 +208,13 @@ EXPRESSIONS = {  # in templates; what the refusal names
 TASKS = {
     "copy": ("copy: {src: OUT/secret, dest: SHARE/got}", "OUT/secret"),
     "copy upwards": ("copy: {src: UP/secret, dest: SHARE/got}", "secret"),
+    "copy by its long name": ("ansible.builtin.copy: {src: OUT/secret, dest: SHARE/got}", "OUT/secret"),
+    "copy by its old name": ("ansible.legacy.copy: {src: OUT/secret, dest: SHARE/got}", "OUT/secret"),
+    "copy by action": ("action: copy src=OUT/secret dest=SHARE/got", "OUT/secret"),
+    "copy by module_defaults": (
+        "{copy: {dest: SHARE/got}, module_defaults: {copy: {src: OUT/secret}}}",
+        "OUT/secret",
+    ),
     "copy of a link": ("copy: {src: link, dest: SHARE/got}", "SHARE/link"),
     "copy of a folder": ("copy: {src: OUT/parts, dest: SHARE/got}", "OUT/parts"),
     "copy of a folder with a link": ("copy: {src: folder, dest: SHARE/got}", "OUT/secret"),
@@ -208,9 +223,15 @@ TASKS = {
     "script": ("script: OUT/script", "OUT/script"),
     "script by a link": ("script: script", "SHARE/script"),
     "template": ("template: {src: OUT/secret, dest: SHARE/got}", "OUT/secret"),
+    "template upwards": ("template: {src: UP/secret, dest: SHARE/got}", "secret"),
     "template by a link": ("template: {src: link, dest: SHARE/got}", "SHARE/link"),
     "template that includes": ("template: {src: include.j2, dest: SHARE/got}", "SHARE/link"),
     "template that imports": ("template: {src: import.j2, dest: SHARE/got}", "SHARE/macro"),
+    "template that extends": ("template: {src: extends.j2, dest: SHARE/got}", "SHARE/link"),
+    "template with signs of its own": (
+        "template: {src: include.j2, dest: SHARE/got, variable_start_string: '<<', variable_end_string: '>>'}",
+        "SHARE/link",
+    ),
     "template with a search path": (
         "{template: {src: search.j2, dest: SHARE/got}, loop: [[OUT]], loop_control: {loop_var: ansible_search_path}}",
         "secret",
@@ -240,6 +261,13 @@ TASKS = {
     "with_first_found": ("{debug: {msg: '{{ item }}'}, with_first_found: [OUT/secret]}", "OUT/secret"),
     "with_url": ("{debug: {msg: '{{ item }}'}, with_url: ['file://OUT/secret']}", "lookup url"),
     "with_ini": ("{debug: {msg: '{{ item }}'}, with_ini: ['key section=a file=OUT/secret.ini']}", "OUT/secret.ini"),
+    "with_csvfile": (
+        "{debug: {msg: '{{ item }}'}, with_csvfile: ['key file=OUT/secret.csv delimiter=,']}",
+        "OUT/secret.csv",
+    ),
+    "with_template": ("{debug: {msg: '{{ item }}'}, with_template: [OUT/secret]}", "OUT/secret"),
+    "with_unvault": ("{debug: {msg: '{{ item }}'}, with_unvault: [OUT/secret]}", "OUT/secret"),
+    "with_config": ("{debug: {msg: '{{ item }}'}, with_config: [DEFAULT_LOCAL_TMP]}", "lookup config"),
     "fileglob with a search path": (
         "{debug: {msg: \"{{ query('fileglob', '*.x') }}\"}, loop: [[OUT/glob]],"
         " loop_control: {loop_var: ansible_search_path}}",
@@ -286,6 +314,11 @@ ROLES = {  # further lines of a play, its tasks, and what the refusal names
     "import_role of a file": ("", "import_role: {name: SHARE/role, tasks_from: UP/../../UP/tasks.yml}", ""),
     "include_role": ("", "include_role: {name: OUT/role}", "OUT/role"),
     "include_role by a link": ("", "include_role: {name: linked}", "OUT/role"),
+    "include_role for all": ("", "include_role: {name: OUT/role, public: true}", "OUT/role"),
+    "a role's dependency": ("", "include_role: {name: depending}", "OUT/role"),
+    "a role's tasks by a link": ("", "include_role: {name: tasks}", "SHARE/roles/tasks/tasks/main.yml"),
+    "a role's variables by a link": ("", "include_role: {name: vars}", "SHARE/roles/vars/vars/main.yml"),
+    "a role's defaults by a link": ("", "include_role: {name: defaults}", "SHARE/roles/defaults/defaults/main.yml"),
     "include_role of a file": ("", "include_role: {name: SHARE/role, tasks_from: OUT/tasks.yml}", ""),
 }
 
@@ -304,6 +337,32 @@ def test_tasks_roles_and_variables_outside_the_share_are_not_loaded(
     assert not [done for done in runner.done().values() if done["status"] == "success"], reasons
     says = says.replace("OUT", str(outside)).replace("SHARE", str(share))
     assert (f"{says} is refused" if says else "") in reasons
+
+
+GROUP_VARS = {  # a link in the share, what it leads to outside
+    "group_vars/all.yml": "secret.yml",
+    "group_vars/target_hosts": "vars",
+    "group_vars": ".",
+    "host_vars/127.100.0.1.yml": "secret.yml",
+}
+
+
+@pytest.mark.parametrize("link", GROUP_VARS)
+def test_variables_of_groups_and_hosts_outside_the_share_are_not_loaded(
+    play: Start, leaked: Callable[[Runner], bool], share: Path, outside: Path, link: str
+) -> None:
+    link_group_vars(share, outside, link)
+    runner = play("{fail: {msg: '{{ planted }}'}}")
+    runner.result()
+    assert not leaked(runner)
+    reasons = messages(runner) + "".join(event["reason"] for event in runner.named("unit_failed"))
+    assert "is refused: on the engine only files below" in reasons
+
+
+def link_group_vars(share: Path, outside: Path, link: str) -> None:
+    (outside / "all.yml").symlink_to("secret.yml")
+    (share / link).parent.mkdir(exist_ok=True)
+    (share / link).symlink_to(outside / GROUP_VARS[link])
 
 
 IMPORTED = ("OUT/play.yml", "UP/play.yml", "away/play.yml")
@@ -358,6 +417,7 @@ WRITING = (
     "{fetch: {src: SHARE/folder/fine, dest: OUT/new}}",
     "{fetch: {src: SHARE/folder/fine, dest: OUT/new, flat: true}}",
     "{ansible.builtin.fetch: {src: SHARE/folder/fine, dest: SHARE/new}}",
+    "{ansible.legacy.fetch: {src: SHARE/folder/fine, dest: SHARE/new}}",
     "{debug: {msg: \"{{ lookup('password', 'OUT/new') }}\"}}",
     "{debug: {msg: \"{{ lookup('password', 'SHARE/new length=8') }}\"}}",
     "{debug: {msg: '{{ item }}'}, with_password: [new]}",
@@ -410,6 +470,8 @@ FINE = {  # files of the share, as playbooks use them
     "templates/outer.j2": "{% include 'inner.j2' %} {% import 'inner.j2' as inner %}{{ inner.name }}",
     "templates/inner.j2": "{% set name = 'imported' %}included",
     "vars/more.yml": "more: of vars\n",
+    "group_vars/target_hosts.yml": "of_group: 1\n",
+    "host_vars/127.100.0.1/one.yml": "of_host: 1\n",
     "all_vars/one.yml": "one: 1\n",
     "all_vars/deeper/two.yml": "two: 2\n",
     "more_tasks.yml": "- {set_fact: {included: true}}\n",
@@ -458,6 +520,7 @@ def test_what_lies_in_the_share_is_read_as_ever(play: Start, share: Path, outsid
     runner = play(
         f"{{assert: {{that: {json.dumps(conditions)}}}}}",
         "{debug: {msg: '{{ item }}'}, with_file: [text]}",
+        "{assert: {that: [of_group == 1, of_host == 1]}}",
         "{include_vars: more.yml}",
         "{include_vars: {dir: all_vars}}",
         "{assert: {that: [more == 'of vars', one == 1, two == 2]}}",

@@ -146,6 +146,18 @@ ELSEWHERE = {  # tasks of one play, and what the hosts' results say
     "delegate_facts": (["{set_fact: {x: 1}, delegate_to: localhost, delegate_facts: true}"], LOCALHOST),  # stores them
     "local_action": (["{local_action: {module: command, _raw_params: MARK}}"], LOCALHOST),
     "a local_action that is a script": (["{local_action: script MARK}"], LOCALHOST),
+    "local_action by its long name": (
+        ["{local_action: {module: ansible.builtin.command, _raw_params: MARK}}"],
+        LOCALHOST,
+    ),
+    "delegate_to after errors were cleared": (
+        [
+            "{command: MARK, delegate_to: localhost, ignore_errors: true}",
+            "{meta: clear_host_errors}",
+            "{command: MARK, delegate_to: localhost}",
+        ],
+        LOCALHOST,
+    ),
     "to an added host": (
         ["{add_host: {name: there, ansible_host: 127.0.0.1}}", "{command: MARK, delegate_to: there}"],
         "delegate_to there is refused",
@@ -194,6 +206,14 @@ ELSEWHERE = {  # tasks of one play, and what the hosts' results say
         ["{command: MARK, connection: community.docker.docker}"],
         "connection community.docker.docker is refused",
     ),
+    "connection docker by a variable": (
+        ["{command: MARK, vars: {ansible_connection: community.docker.docker}}"],
+        "connection community.docker.docker is refused",
+    ),
+    "connection chroot by a fact": (
+        ["{set_fact: {ansible_connection: community.general.chroot, ansible_host: /}}", "{command: MARK}"],
+        "connection community.general.chroot is refused",
+    ),
     "connection chroot": (  # in stock: chroot ansible_host, where this user may
         ["{command: MARK, connection: community.general.chroot, vars: {ansible_host: /}}"],
         "connection community.general.chroot is refused",
@@ -223,6 +243,50 @@ def test_a_task_that_would_run_elsewhere_fails_with_its_reason(
     assert any(says in message for message in messages(found)), messages(found)
     assert ran() <= set(hosts)
     assert "engine" not in ran()
+
+
+GROUP_VARS = ("group_vars/all.yml", "group_vars/made.yml", "host_vars/127.100.0.1.yml")
+GROUP_TASKS = ("{group_by: {key: made}}", "{command: MARK}")
+
+
+@BOTH_WORKERS
+@pytest.mark.parametrize("file", GROUP_VARS)
+def test_variables_of_groups_and_hosts_do_not_lead_elsewhere(
+    play: Start, share: Path, hosts: list[str], ran: Callable[[], set[str]], file: str
+) -> None:
+    write_group_vars(share, file)
+    found = play(*GROUP_TASKS).ended()
+    assert LOCAL in found[hosts[0]]["msg"]
+    assert ran() <= {hosts[1]}
+
+
+def write_group_vars(share: Path, file: str) -> None:
+    (share / file).parent.mkdir()
+    (share / file).write_text("ansible_connection: local\n")
+
+
+METAS = (
+    "clear_facts clear_host_errors end_batch end_host end_play flush_handlers noop refresh_inventory reset_connection"
+)
+
+
+META_TASKS = (
+    "{block: [{command: MARK, delegate_to: localhost}], rescue: [{meta: META}]}",
+    "{command: MARK, delegate_to: OTHER, ignore_errors: true}",
+    "{meta: META, vars: {ansible_connection: local}}",
+    "{command: MARK, vars: {ansible_connection: local}}",
+)
+
+
+@pytest.mark.parametrize("meta", METAS.split())
+def test_a_meta_task_does_not_lead_elsewhere(
+    play: Start, hosts: list[str], ran: Callable[[], set[str]], meta: str
+) -> None:
+    """It may end the play, or that of a host, as a success; it does not open what was refused before."""
+    runner = play(*[task.replace("META", meta) for task in META_TASKS])
+    runner.result()
+    assert runner.done() or LOCAL in runner.named("unit_failed")[0]["reason"]
+    assert ran() == set()
 
 
 FINE_PLAY = "- {hosts: all, gather_facts: false, tasks: [{command: echo}]}\n"
@@ -336,6 +400,11 @@ def test_an_interpreter_and_an_environment_are_the_hosts(
         "{command: MARK, environment: {PATH: SHARE/bin, LD_PRELOAD: SHARE/evil.so}}",
         "{command: MARK, vars: {ansible_python_interpreter: MARK; /usr/bin/python3}}",
         "{command: MARK, vars: {ansible_shell_executable: /bin/bash, ansible_shell_type: sh}}",
+        "{command: MARK, vars: {ansible_remote_tmp: SHARE/tmp, ansible_pipelining: false}}",
+        "{command: MARK, async: 20, poll: 1, vars: {ansible_async_dir: SHARE/async}}",
+        "{command: echo, become: true, vars: {ansible_become_exe: MARK}, ignore_errors: true}",
+        "{command: MARK, vars: {ansible_local_tmp: SHARE, ansible_strategy: debug, ansible_playbook_python: MARK}}",
+        more="  environment: {ANSIBLE_SSH_EXECUTABLE: SHARE/mark, SSH_ASKPASS: SHARE/mark}\n",
     ).ended()
     assert statuses(found) == {"success"}, messages(found)
     assert ran() == set(hosts)

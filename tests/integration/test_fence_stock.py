@@ -35,6 +35,7 @@ TELLS = {
     "with_first_found": '"msg": "OUT/secret"',
     "when": '"msg": "x"',
     "config": "ansible-local-",
+    "with_config": "ansible-local-",
     "file in vain": "'OUT/none': File not found",
     "file upwards in vain": "'UP/none': File not found",
     "file ~": "'~/none': File not found",
@@ -46,6 +47,7 @@ TELLS = {
     "tests by select": "OUT/secret",
     "delegate_facts": '"ansible_host": "localhost"',  # it stores them
     "connection docker": "docker was started",
+    "connection docker by a variable": "docker was started",
     "gathering on localhost": r'\["localhost", "Gathering Facts", "ok"',
     "ansible_ssh_pkcs11_provider": "to use pkcs11_provider you must specify a password",
     "rsync": "written: .*/copied",
@@ -73,6 +75,8 @@ REFUSES = {  # what is no way out of stock either, and what it says
 }
 
 
+PLACES_GROUP_VARS = {f"connection by {file}": file for file in places.GROUP_VARS}
+FILES_GROUP_VARS = {f"variables by {link}": link for link in files.GROUP_VARS}
 TAGS = {f"tag {name}": task for name, task in places.TAGS.items()}
 
 
@@ -90,6 +94,9 @@ def _plays() -> dict[str, str]:
     }
     found |= {name: places.FINE_PLAY + plays for name, (plays, _) in places.PLAYS.items()}
     found["own and other hosts"] = places.MIXED_PLAY
+    found["a meta task"] = one_play(*[task.replace("META", "clear_facts") for task in places.META_TASKS])
+    found |= dict.fromkeys(PLACES_GROUP_VARS, one_play(*places.GROUP_TASKS))
+    found |= dict.fromkeys(FILES_GROUP_VARS, one_play("{fail: {msg: '{{ planted }}'}}"))
     for name, value in places.FACTS.items():
         transfers = next((how for how in ("sftp", "scp") if how in name), "")
         module, how = (copied, by_file.format(transfers)) if transfers else ("command: MARK", "")
@@ -116,6 +123,10 @@ class Controller:
         files.fill_outside(self.outside)
         files.fill_share(self.share, self.outside)
         places.fill_share(self.share)
+        if name in PLACES_GROUP_VARS:
+            places.write_group_vars(self.share, PLACES_GROUP_VARS[name])
+        if name in FILES_GROUP_VARS:
+            files.link_group_vars(self.share, self.outside, FILES_GROUP_VARS[name])
         if name in PLAYS:
             return attempts.playbook(self.share, self.named(PLAYS[name]))
         module, args = AD_HOC[name]
@@ -161,7 +172,8 @@ def _tells(name: str) -> str:
         return "written: .*/new"
     if name in places.FACTS:
         return f'{RAN_ELSEWHERE}|"unreachable", '
-    of_places = (*places.ELSEWHERE, *places.PLAYS, *places.FILTERS, *places.ESCAPES, *TAGS, "own and other hosts")
+    tasks = (*places.ELSEWHERE, *places.FILTERS, *places.ESCAPES, *TAGS, "a meta task", *PLACES_GROUP_VARS)
+    of_places = (*tasks, *places.PLAYS, "own and other hosts")
     return RAN_ELSEWHERE if name in of_places else files.SECRET
 
 
