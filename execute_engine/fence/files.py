@@ -4,7 +4,6 @@ Ansible turns a path into a file in one place, the data loader: Files is that pl
 paths that no data loader has seen; each of them is hooked by install(), at run time, whatever text led there:
 
     {% include %} and {% import %}     read what lies on a search path that is a variable
-    an upload to a host                the last step of copy, script, unarchive, template, assemble, uri and patch
     include_vars of a directory        walks through it
     fetch                              writes
 
@@ -24,7 +23,7 @@ import ansible
 from ansible._internal._templating import _jinja_bits
 from ansible.errors import AnsibleFileNotFound, AnsibleParserError
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.action import ActionBase, fetch, include_vars
+from ansible.plugins.action import fetch, include_vars
 from jinja2 import Environment, FileSystemLoader
 
 from execute_engine.fence.hooks import Refused, hook
@@ -106,10 +105,6 @@ def install(share: Share) -> None:
             share.check(found[1])
             return found
 
-    def transfer_file(plain: Callable[..., Any], action: Any, local_path: str, *args: Any) -> Any:
-        share.check(local_path)
-        return plain(action, local_path, *args)
-
     def set_root_dir(plain: Callable[..., None], action: Any) -> None:
         plain(action)
         share.check(action.source_dir)
@@ -118,7 +113,6 @@ def install(share: Share) -> None:
         raise Refused("fetch is refused: it writes on the engine; slurp returns a file's content")
 
     _jinja_bits.FileSystemLoader = Templates
-    hook(ActionBase, "_transfer_file", transfer_file)
     hook(include_vars.ActionModule, "_set_root_dir", set_root_dir)
     hook(fetch.ActionModule, "run", run_fetch)
 

@@ -113,7 +113,7 @@ def test_every_method_of_the_loader_that_opens_a_path_is_known() -> None:
 
 
 OPENING = {  # plugins of ansible.builtin that look at local paths without the loader, and why that is shut
-    "action/__init__": "what it opens, it was given by an action that had found it; _transfer_file is hooked",
+    "action/__init__": "what it opens and uploads, it was given by one of UPLOADING",
     "action/assemble": "in a folder that the loader has found, by the loader",
     "action/copy": "in a folder that the loader has found; what it takes from it, by the loader",
     "action/fetch": "hooked",
@@ -131,6 +131,25 @@ OPENING = {  # plugins of ansible.builtin that look at local paths without the l
     "test/core": "hooked: vaulted_file",
     "test/files": "hooked",
 }
+
+
+UPLOADING = {  # action plugins that may run, and upload a file: the loader has found it, or they have made it
+    "action/__init__", "action/assemble", "action/copy", "action/script", "action/unarchive", "action/uri", "patch",
+}  # fmt: skip
+
+
+def test_every_action_that_uploads_a_file_is_known() -> None:
+    """Nothing looks at the file once more; template uploads by copy."""
+    plugins = {f"action/{path.stem}": path for path in (PLUGINS / "action").glob("*.py")}
+    plugins["patch"] = Path(COLLECTIONS, "ansible/posix/plugins/action/patch.py")
+    for name in ("iptables_state", "shutdown"):
+        plugins[name] = Path(COLLECTIONS, f"community/general/plugins/action/{name}.py")
+    found = set()
+    for name, path in plugins.items():
+        called = {_name(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+        if called & {"_transfer_file", "put_file"}:
+            found.add(name)
+    assert found == UPLOADING
 
 
 def test_every_plugin_that_opens_a_path_itself_is_known() -> None:
