@@ -495,6 +495,15 @@ def test_nothing_beside_a_playbook_or_in_a_role_is_loaded(play: Start, share: Pa
     assert [event for event in runner.named("log") if "is left out" in str(event)]
 
 
+def test_no_strategy_beside_a_playbook_is_loaded(play: Start, share: Path) -> None:
+    place_plugins(share)
+    runner = play("{ping: }", more="  strategy: evil\n")
+    runner.ended(code=1)
+    (event,) = runner.named("unit_failed")
+    assert "Invalid play strategy specified: evil" in event["reason"]
+    assert not list(share.glob("loaded-*"))
+
+
 @EVERY_WAY
 def test_no_password_is_a_variable(parent: Preloaded, fleet: Fleet, play: Start, share: Path, way: str) -> None:
     """Stock prints the ssh password as ansible_password, and any filter takes it past a mask."""
