@@ -463,6 +463,13 @@ def test_collections_beside_the_playbook_are_left_out(play: Start, share: Path) 
     assert "own.one.role" in messages(runner)
 
 
+def test_roles_are_looked_for_in_the_share_alone(play: Start, share: Path) -> None:
+    """Not in the folders of the user and of the system."""
+    runner = play("{include_role: {name: nowhere}}")
+    runner.ended()
+    assert f"the role 'nowhere' was not found in {share}/roles:{share}" in messages(runner)
+
+
 FINE = {  # files of the share, as playbooks use them
     "files/text": "of files",
     "data.ini": "[a]\nkey=of ini\n",
