@@ -4,6 +4,7 @@ Servers, one each for the whole run, those that the run needs started side by si
     mariadb            tests.servers.mariadb.MariaDB: .port, .sql(text) as root
     kafka              tests.servers.kafka.KafkaCluster of one broker: .bootstrap
     fleet              tests.servers.fleet.Fleet, hosts of every kind: .port, .key, .user, .hosts(kind, count)
+    git_server         tests.servers.git.GitServer on the fleet: .create(name, files), .ssh_url(name), .https_url(name)
 A test that kills, pauses or fills a server builds one of its own in `server_directory`.
 
 What is fresh for each test:
@@ -43,6 +44,7 @@ from contract.database import Database
 from tests.daemons import Backend, Services
 from tests.servers import mariadb as mariadb_server
 from tests.servers.fleet import Fleet
+from tests.servers.git import GitServer
 from tests.servers.kafka import KafkaCluster
 from tests.servers.link import Link
 from tests.servers.mariadb import MariaDB
@@ -170,6 +172,19 @@ def kafka(servers: dict[str, Future[Server]]) -> KafkaCluster:
 @pytest.fixture(scope="session")
 def fleet(servers: dict[str, Future[Server]]) -> Fleet:
     return cast(Fleet, _server(servers, "fleet"))
+
+
+@pytest.fixture(scope="session")
+def git_server(fleet: Fleet) -> Iterator[GitServer]:
+    with tempfile.TemporaryDirectory(prefix="ee-", ignore_cleanup_errors=True) as directory:
+        server = GitServer(Path(directory), fleet)
+        try:
+            server.start()
+            yield server
+        except ServerMissing as exc:
+            pytest.skip(str(exc))
+        finally:
+            server.stop()
 
 
 @pytest.fixture

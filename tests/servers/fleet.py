@@ -1,6 +1,7 @@
 """A fleet of ssh hosts on one machine: one sshd, and every address 127.100.x.y is a host; sick_hosts.py has the sick.
 
-User ee-ops logs in by key and has sudo without password; user ee-pass has a password, for ssh and for sudo.
+User ee-ops logs in by key and has sudo without password; user ee-pass has a password, for ssh and for sudo; user git
+logs in by the same key, and whatever it asks for, git_command is run (git.py).
 Users, homes and sudoers exist only inside the fleet's own mount and pid namespace: the machine's files stay as they
 are, and stop() ends whatever the hosts still run. The network faults are one nftables table. Needs root.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from tests.servers import sick_hosts
 from tests.servers.process import Process, ServerMissing, free_ports, listens, program
 
-OPS, PASS, PASSWORD = "ee-ops", "ee-pass", "ee-password"
+OPS, PASS, GIT, PASSWORD = "ee-ops", "ee-pass", "git", "ee-password"
 SUDOERS = f"""Defaults timestamp_timeout=0
 root ALL=(ALL) ALL
 {OPS} ALL=(ALL) NOPASSWD: ALL
@@ -30,6 +31,8 @@ class Fleet:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.key = directory / "id"
+        self.git_home = directory / "home" / GIT
+        self.git_command = self.git_home / "command"
         self.port = 0
         self.process = Process(directory, "fleet")
 
@@ -45,7 +48,9 @@ class Fleet:
             make_key(self.directory / name)
         self._users()
         for suffix, port in (("", self.port), ("_2", other_key)):
-            text = sick_hosts.sshd_config(port, f"{self.directory}/host_key{suffix}", "UsePAM no")
+            text = sick_hosts.sshd_config(
+                port, f"{self.directory}/host_key{suffix}", "UsePAM no", "AcceptEnv GIT_PROTOCOL"
+            )
             (self.directory / f"sshd_config{suffix}").write_text(text)
         self._nft(sick_hosts.nft_rules(self._table, self.port, other_key, silent))
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -120,13 +125,16 @@ mount --bind home /home; mount -t tmpfs tmpfs /run; mkdir /run/sshd
         command = [program("openssl", "openssl"), "passwd", "-6", "-stdin"]
         hashed = subprocess.run(command, input=PASSWORD, check=True, capture_output=True, text=True).stdout.strip()
         passwd, shadow = (Path("/etc", name).read_text() for name in ("passwd", "shadow"))
-        for number, (user, secret) in enumerate({OPS: "*", PASS: hashed}.items(), 61001):  # "!" would lock the key too
+        for number, (user, secret) in enumerate(
+            {OPS: "*", PASS: hashed, GIT: "*"}.items(), 61001
+        ):  # "!" would lock the key too
             passwd += f"{user}:x:{number}:100::/home/{user}:/bin/bash\n"
             shadow += f"{user}:{secret}:19000::::::\n"
             home = self.directory / "home" / user
             (home / ".ssh").mkdir(parents=True, exist_ok=True)
-            if user == OPS:
-                (home / ".ssh/authorized_keys").write_bytes((self.directory / "id.pub").read_bytes())
+            if user != PASS:
+                forced = f'command="/home/{GIT}/command" ' if user == GIT else ""
+                (home / ".ssh/authorized_keys").write_text(forced + (self.directory / "id.pub").read_text())
             subprocess.run(["chown", "-R", f"{number}:100", str(home)], check=True)
         for name, text, mode in (("passwd", passwd, 0o644), ("shadow", shadow, 0o600), ("sudoers", SUDOERS, 0o440)):
             (self.directory / name).write_text(text)
