@@ -23,6 +23,12 @@ cat {mount}/project/file
 ssh -F none -i {key} -p {port} -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
     -o LogLevel=ERROR {user}@{host} 'id -un; echo $SSH_CONNECTION' </dev/null
 echo hi >/tmp/of-the-guest
+echo pause
+read -r
+timeout -s KILL 5 cat {mount}/old/file || echo "still waiting, and killed"
+echo kill
+read -r
+cat {mount}/old/file || echo "an error"
 """
 
 
@@ -40,7 +46,7 @@ def guest(server_directory: Path, share: Path) -> Iterator[NfsGuest]:
     for name in ("server", "guest"):
         (server_directory / name).mkdir()
     server = NfsServer(server_directory / "server", {"share": share})
-    guest = NfsGuest(server_directory / "guest", server, MOUNT_POINT)
+    guest = NfsGuest(server_directory / "guest", server, MOUNT_POINT, "ro,soft,timeo=20,retrans=1,lookupcache=none")
     try:
         server.start()
         yield guest
@@ -62,10 +68,18 @@ def test_a_guest_reads_the_share_and_reaches_the_fleet_with_the_programs_of_this
     (share / "next").symlink_to("new")
     (share / "next").rename(share / "project")
     guest.tell("go on")
+    guest.wait_for_line("pause")
+    guest.server.pause()
+    guest.tell("go on")
+    guest.wait_for_line("kill")
+    guest.server.kill()
+    guest.tell("go on")
     status, said = guest.result()
     assert status == 0, said
     lines = [line for line in said.splitlines() if "Read-only file system" not in line]
     assert lines[:5] == ["old", "not to be written", "ready", "new", sys.prefix]
     assert lines[5] == fleet.user
     assert f" {host} {fleet.port}" in lines[6]
+    assert "still waiting, and killed" in lines  # soft: its time limits do not end this
+    assert lines[-1] == "an error"
     assert not Path("/tmp/of-the-guest").exists()
