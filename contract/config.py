@@ -9,9 +9,11 @@ The fields are the keys in lower case; contract/options.py says what a declarati
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import typing
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from contract.errors import ConfigError
 from contract.inifile import Problem, Where
 from contract.layers import Layer, Section
 
+_TOKEN_IN_URL = re.compile("https://[^/@:]*:([^/@]*)@")
 MASKABLE_CHARACTERS = 8
 
 # Variables of ours that are no configuration. The last ones are marks on the engine's processes.
@@ -221,6 +224,7 @@ class GitlabSettings:
         expected="a URL with {project}, and no braces but {ip}, {group} and {project}",
     )  # fmt: skip
     ssh_key_file: Path | None = options.file("Private key for Gitlab.")
+    ssl_ca: Path | None = options.file("Certificates that Gitlab's is checked with, for https. Empty: the system's.")
     clone_timeout: int = options.integer(300, 1, 86_400, "Longest clone, seconds.")
     host_key_checking: str = options.choice(
         "accept-new", _HOST_KEY_CHECKING, "accept-new, yes or no; Gitlab's keys are kept in FILES_DIR/.known_hosts."
@@ -346,3 +350,5 @@ def _secrets(config: Config) -> Iterator[tuple[str, str]]:
         for key, item, option in section.declared():
             if option.secret:
                 yield f"[{section.names[0]}] {key}", getattr(getattr(config, section.attribute), item.name)
+    if found := _TOKEN_IN_URL.match(config.gitlab.url_template):
+        yield "the token in [Gitlab] URL_TEMPLATE", urllib.parse.unquote(found[1])

@@ -41,6 +41,14 @@ class EngineState(StrEnum):
     DEAD = "dead"
 
 
+class CloneState(StrEnum):
+    """Of a clone in the background."""
+
+    RUNNING = "running"
+    READY = "ready"
+    FAILED = "failed"
+
+
 OPEN_STATUSES = (HostStatus.QUEUED, HostStatus.RUNNING)
 FINAL_STATUSES = tuple(status for status in HostStatus if status not in OPEN_STATUSES)
 ENDED_TASKS = (TaskState.FINISHED, TaskState.CANCELLED)

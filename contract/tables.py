@@ -180,14 +180,14 @@ project = _table(  # what FILES_DIR/<name> shows
     sa.Column("name", Ascii(200), primary_key=True),
     sa.Column("group_path", Ascii(255), nullable=False),
     sa.Column("ref", Ascii(255), nullable=False),  # as it was asked for; the default branch by its name
-    sa.Column("commit_id", Ascii(64), nullable=False),
+    sa.Column("commit_id", Ascii(80), nullable=False),
     sa.Column("updated_at", Moment, nullable=False),
 )
 
 project_version = _table(  # a folder of FILES_DIR/.versions; it goes when the row has gone
     "project_version",
     sa.Column("project", Ascii(200), primary_key=True),
-    sa.Column("commit_id", Ascii(64), primary_key=True),
+    sa.Column("commit_id", Ascii(80), primary_key=True),
     sa.Column("ref", Ascii(255), nullable=False),  # by which it was cloned last
     sa.Column("files", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),

@@ -24,7 +24,7 @@ def submit(request: AdhocSubmission) -> dict[str, Any]:
 
     Answered when the task is stored; the same task_id with the same request is answered alike and runs once.
     """
-    return submissions.answer(submissions.adhoc_task(request, context.current().config), request.ips.duplicates)
+    return submissions.answer(submissions.adhoc_task(request, context.current().config), request)
 
 
 @adhoc.get("/")

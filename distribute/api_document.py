@@ -9,7 +9,9 @@ import json
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,15 @@ import sqlalchemy as sa
 from apiflask import APIFlask
 
 from contract import config, migrations
+from contract.config import GitlabSettings
 from contract.database import Database, now
-from contract.states import EngineState
-from contract.tables import engine
+from contract.states import CloneState, EngineState
+from contract.tables import clone_job, engine
 from distribute import access
 from distribute.app import create_app
 from distribute.inputs import BASE_PATH
 from distribute.schemas import EXAMPLE_TIME
-from distribute.store import dispatch
+from distribute.store import clone_jobs, dispatch, projects
 from distribute.tokens import Role
 
 _HEAD = f"""\
@@ -67,10 +70,17 @@ _EXAMPLES: dict[tuple[str, str], tuple[str, object]] = {
     ("post", "/release/"): ("", {}),
     ("get", "/engines/"): ("", None),
     ("get", "/audit/"): ("?limit=1", None),
+    ("post", "/file/"): ("", {"project_name": "site", "ref": "v1.0", "async": True}),
+    ("get", "/file/jobs/{job}/"): ("", None),
+    ("get", "/file/"): ("", None),
+    ("delete", "/file/{project}/"): ("", None),
     ("get", "/healthz"): ("", None),
     ("get", "/readyz"): ("", None),
 }
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_AGE = re.compile(r'"age_seconds": [0-9.e-]+')
+_JOB = re.compile(r'"job": "[0-9a-f]{32}"')
+_IN_PATHS = {"{task_id}": "uptime-1", "{job}": "0" * 32, "{project}": "app"}
 _CURSOR = re.compile(r'"cursor": "[^"]+"')
 
 
@@ -78,12 +88,17 @@ def text() -> str:
     """The whole page. Works on a database of its own, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         (file := Path(folder) / "server.conf").touch(mode=0o600)
-        settings = config.load(file)
+        gitlab = GitlabSettings("127.0.0.1", "releases", "ssh://git@{ip}:1/{group}/{project}.git")  # refused at once
+        settings = replace(config.load(file), gitlab=gitlab)
         database = Database(settings.database)
         try:
             migrations.upgrade(database)
             _add_engine(database)
-            return "\n".join([_HEAD, *_sections(create_app(settings, database), database)])
+            _add_project(database)
+            page = "\n".join([_HEAD, *_sections(create_app(settings, database), database)])
+            while _clones(database):  # the one of the example, which finds no Gitlab
+                time.sleep(0.05)
+            return page
         finally:
             database.close()
 
@@ -102,17 +117,17 @@ def _sections(app: APIFlask, database: Database) -> Iterator[str]:
         if fields := list(_fields(spec, operation)):
             yield "| field | type | default | meaning |\n|---|---|---|---|"
             yield "\n".join(fields) + "\n"
-        yield from _example(app, method, full.replace("{task_id}", "uptime-1") + query, body)
+        yield from _example(app, method, _filled(full) + query, body)
 
 
 def _role(app: APIFlask, path: str, method: str) -> Role | None:
     adapter = app.url_map.bind("localhost")
-    endpoint, _ = adapter.match(path.replace("{task_id}", "t"), method.upper())
+    endpoint, _ = adapter.match(_filled(path), method.upper())
     return access.needed_role(app.view_functions[endpoint])
 
 
 def _other_codes(operation: dict[str, Any]) -> list[str]:
-    return sorted(operation["responses"].keys() - {"200", "401", "403", "429"})
+    return sorted(operation["responses"].keys() - {"200", "202", "401", "403", "429"})
 
 
 def _fields(spec: dict[str, Any], operation: dict[str, Any]) -> Iterator[str]:
@@ -151,14 +166,42 @@ def _type(schema: dict[str, Any]) -> str:
 def _example(app: APIFlask, method: str, path: str, body: object) -> Iterator[str]:
     arguments = {} if body is None else {"json": body}
     answer = app.test_client().open(path, method=method.upper(), **arguments)
-    if answer.status_code != 200:
+    if answer.status_code not in (200, 202):
         raise AssertionError(f"the example of {method} {path} was answered with {answer.get_data(as_text=True)}")
     told = json.dumps(answer.json, indent=1, ensure_ascii=False)
+    told = _JOB.sub(f'"job": "{_IN_PATHS["{job}"]}"', _AGE.sub('"age_seconds": 0.25', told))
     told = _CURSOR.sub('"cursor": "..."', _TIME.sub(EXAMPLE_TIME, told))
     sent = "" if body is None else f" \\\n     -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
     option = "" if method == "get" else f"-X {method.upper()} "
     yield f"    curl {option}'http://127.0.0.1:8007{path}'{sent}".replace("\n", "\n    ") + "\n"
     yield "\n".join(f"    {line}" for line in told.splitlines()) + "\n"
+
+
+def _filled(path: str) -> str:
+    for name, value in _IN_PATHS.items():
+        path = path.replace(name, value)
+    return path
+
+
+def _add_project(database: Database) -> None:
+    commit, job = "1a" * 20, _IN_PATHS["{job}"]
+    result = {
+        "project": "app", "group": "releases", "ref": "v1.0", "commit": commit, "files": 12, "bytes": 34567,
+        "seconds": 0.61,
+    }  # fmt: skip
+
+    def add(connection: sa.Connection) -> None:
+        projects.put(connection, "app", "releases", "v1.0", commit, 12, 34567)
+        clone_jobs.add(connection, job, "app", "deploy")
+        clone_jobs.progress(connection, job, {"stage": "receiving objects", "done": 40, "total": 40})
+        clone_jobs.end(connection, job, CloneState.READY, result)
+
+    database.write(add)
+
+
+def _clones(database: Database) -> int:
+    running = sa.select(sa.func.count()).where(clone_job.c.state == CloneState.RUNNING)
+    return database.read(lambda connection: connection.scalar(running)) or 0
 
 
 def _add_engine(database: Database) -> None:

@@ -20,6 +20,7 @@ from distribute.answers import envelope
 from distribute.context import Context
 from distribute.engines import engines
 from distribute.errors import NotReady, RequestError
+from distribute.files import files
 from distribute.health import health
 from distribute.holding import hold, release
 from distribute.inputs import BASE_PATH, MAX_BODY_BYTES
@@ -57,7 +58,7 @@ def create_app(config: Config, database: Database) -> APIFlask:
     app.url_map.merge_slashes = False
     app.wsgi_app = _with_last_slash(app.wsgi_app)
     app.extensions |= context.bind(Context(config, database))
-    for blueprint in (adhoc, playbook, tasks, engines, hold, release, audit.audit, health, metrics.metrics):
+    for blueprint in (adhoc, playbook, tasks, engines, hold, release, files, audit.audit, health, metrics.metrics):
         app.register_blueprint(blueprint)
     metrics.bind(app, database)
     app.before_request(_let_in)

@@ -69,7 +69,7 @@ def change(target: str | None, work: Callable[[sa.Connection], tuple[T, str]]) -
 
     def both(connection: sa.Connection) -> tuple[T, Deed]:
         result, became = work(connection)
-        deed = _deed(200, became)
+        deed = deed_of_request(200, became)
         store.add(connection, deed)
         return result, deed
 
@@ -95,7 +95,7 @@ def refused(code: int, msg: str) -> None:
     """
     if not access.action() or "client" not in g:
         return
-    deed = _deed(code, msg)
+    deed = deed_of_request(code, msg)
     log.warning("a change was refused", extra=_facts(deed))
     here = context.current()
 
@@ -121,7 +121,9 @@ def _facts(deed: Deed) -> dict[str, object]:
     return {"answer" if name == "msg" else name: value for name, value in vars(deed).items()}
 
 
-def _deed(code: int, msg: str) -> Deed:
+def deed_of_request(code: int, msg: str) -> Deed:
+    """Who asks for what, from where, about what."""
     client = access.client()
-    target = g.get("target") or (request.view_args or {}).get("task_id")  # the path's, as long as nobody has said more
+    path = request.view_args or {}
+    target = g.get("target") or path.get("task_id") or path.get("project")  # the path's, until somebody has said more
     return Deed(client.name, client.address, access.action(), target, code, msg)

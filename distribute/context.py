@@ -14,6 +14,7 @@ from contract.database import Database
 from contract.errors import DatabaseError, SchemaError, SchemaOutdated
 from distribute import access
 from distribute.access import Door
+from distribute.cloning import Cloner
 from distribute.errors import NotReady, TooManyRequests
 from distribute.limits import Pace, Refusals
 
@@ -27,6 +28,7 @@ class Context:
         self.config = config
         self.database = database
         self.door = Door(config.distribute)
+        self.cloner = Cloner(config, database)
         self.refusals = Refusals()
         self._pace = Pace(config.distribute.requests_per_second)
         self._schema_was_current = False

@@ -17,6 +17,10 @@ class TokensError(DistributeError):
     """The tokens file cannot be read, written, or used as it is asked for."""
 
 
+class GitError(DistributeError):
+    """git ended with an error that is none of those that can be answered by a name of its own."""
+
+
 class Problems(DistributeError, ValueError):
     """One value of a request has one or more problems; each names its place within the value ("" = all of it)."""
 
@@ -100,6 +104,24 @@ class UnsupportedMediaType(RequestError):
     """415: the body is something else than JSON."""
 
     STATUS = 415
+
+
+class BadGateway(RequestError):
+    """502: Gitlab and we do not accept each other, or git failed."""
+
+    STATUS = 502
+
+
+class GatewayTimeout(RequestError):
+    """504: Gitlab does not answer, or not in time."""
+
+    STATUS = 504
+
+
+class StorageFull(RequestError):
+    """507: there is no room for the files."""
+
+    STATUS = 507
 
 
 class NotReady(RequestError):

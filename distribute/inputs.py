@@ -36,7 +36,7 @@ class ModelAdapter(PydanticAdapter):  # type: ignore[misc]  # apiflask has no ty
         fields = _body(request, model.empty_body) if is_body else _query(request)
         problems: list[tuple[str, str]] = []
         if isinstance(fields, dict):
-            known = model.model_fields  # of these null means not given; another one is wrong, whatever it holds
+            known = _names(model)  # of these null means not given; another one is wrong, whatever it holds
             fields = {name: value for name, value in fields.items() if value is not None or name not in known}
             problems += model.problems_between(fields)
         try:
@@ -133,7 +133,7 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
         case "missing":
             return "is required"
         case "extra_forbidden":
-            return f"is not a field of this request; its fields are {', '.join(model.model_fields)}"
+            return f"is not a field of this request; its fields are {', '.join(_names(model))}"
         case "greater_than_equal":
             return f"expected at least {context['ge']}, found {str(error['input'])[:40]}"
         case "less_than_equal":
@@ -156,6 +156,11 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
             return f"expected an object{found}"
         case _:
             return error["msg"]
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    """Of its fields, as requests write them."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _kind(value: Any) -> str:

@@ -24,7 +24,7 @@ def submit(request: PlaybookSubmission) -> dict[str, Any]:
 
     The warnings say which strategy each play runs with, and what means a unit of hosts instead of the whole task.
     """
-    return submissions.answer(submissions.playbook_task(request, context.current().config), request.ips.duplicates)
+    return submissions.answer(submissions.playbook_task(request, context.current().config), request)
 
 
 @playbook.get("/")

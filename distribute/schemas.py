@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from contract.states import FINAL_STATUSES, EngineState, HostStatus, TaskState, UnitState
+from contract.states import FINAL_STATUSES, CloneState, EngineState, HostStatus, TaskState, UnitState
 from distribute import hosts, modules, playbooks
 from distribute.errors import Problems
 
@@ -107,6 +107,56 @@ HostList = Annotated[
     WithJsonSchema({**_HOSTS, "description": "comma-separated or a list; IPv4, IPv6 or DNS names, 1 to 200,000"}),
 ]
 OneHost = Annotated[str, PlainValidator(_one_host), WithJsonSchema({"type": "string", "examples": ["10.0.0.1"]})]
+_PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+_NAME = re.compile(f"{_PART}(/{_PART})*")
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@#=/-]*")
+
+
+def _project(name: str) -> str:
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise Problems.of(
+            "expected letters, digits and . _ - in parts between /, none beginning with . or -, and no .."
+        )
+    if name.endswith((".git", ".lock")):
+        raise Problems.of(f"expected the name without {name[name.rindex('.') :]}")
+    return name
+
+
+def _ref(ref: str) -> str:
+    parts = ref.split("/")
+    if not _REF.fullmatch(ref) or ".." in ref or any(part[:1] in ("", ".") or part.endswith(".lock") for part in parts):
+        raise Problems.of("expected a branch, a tag or a commit: letters, digits and . _ - / + @ # =, and no ..")
+    return ref
+
+
+def _refs(refs: object) -> dict[str, str]:
+    """Of projects; each problem names its project."""
+    if not isinstance(refs, dict):
+        raise Problems.of("expected an object of projects and refs")
+    problems = []
+    for name, ref in refs.items():
+        for check, value in ((_project, name), (_ref, ref)):
+            try:
+                check(value if isinstance(value, str) else "")
+            except Problems as exc:
+                problems += [(f".{name[:200]}", problem) for _, problem in exc.problems]
+    if problems:
+        raise Problems(problems)
+    return refs
+
+
+ProjectName = Annotated[
+    str,
+    Field(min_length=1, max_length=200),
+    AfterValidator(_project),
+    WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$", "maxLength": 200, "examples": ["app"]}),
+]
+Ref = Annotated[
+    str,
+    Field(min_length=1, max_length=255),
+    AfterValidator(_ref),
+    WithJsonSchema({"type": "string", "pattern": f"^{_REF.pattern}$", "maxLength": 255, "examples": ["v1.0"]}),
+]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="the most items in one answer")]
 Moment = Annotated[str, Field(description="ISO 8601, UTC", examples=[EXAMPLE_TIME])]
 
@@ -165,6 +215,14 @@ class Submission(Body):
     secret_args: bool = Field(
         False, description="args, or playbook_content, are kept encrypted and never answered; of args no output is kept"
     )
+    project_ref: Annotated[
+        dict[str, str],
+        PlainValidator(_refs),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}, "examples": [{"app": "v1.0"}]}),
+    ] = Field(
+        {},
+        description="versions of projects that this task sees instead of those that are shown: a commit or cloned ref",
+    )
     on_engine_loss: Literal["report", "rerun"] = Field(
         "report",
         description="hosts without a result when their engine is gone: report as lost, or rerun, twice at most",
@@ -197,6 +255,19 @@ class PlaybookSubmission(Submission):
         None, ge=1, le=MAX_TIMEOUT_SECONDS, description="seconds for one task on one host, which is ended by it"
     )
     become: bool = Field(False, description="true: --become; false: what the plays say")
+
+
+class Clone(Body):
+    project_name: ProjectName = Field(description="at Gitlab, and below FILES_DIR")
+    group: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_project)] | None = Field(
+        None, description="the configured one when missing"
+    )
+    ref: Ref | None = Field(
+        None, description="branch, tag, or commit of 7 characters or more; missing: the default branch"
+    )
+    depth: int | None = Field(None, ge=1, le=1_000_000, description="commits to fetch of a branch or tag; missing: all")
+    submodules: bool = Field(False, description="with the files of submodules")
+    async_: bool = Field(False, alias="async", description="answer 202 at once; GET /file/jobs/ shows how far it is")
 
 
 class NoFields(Body):
@@ -250,8 +321,8 @@ class HostQuery(Request):
 
 class AuditQuery(Request):
     who: Label | None = Field(None, description="the name of a token")
-    action: Label | None = Field(None, description="submit, rerun, cancel, hold, release, refused")
-    target: Label | None = Field(None, description="the id of a task")
+    action: Label | None = Field(None, description="submit, rerun, cancel, hold, release, clone, forget, refused")
+    target: Label | None = Field(None, description="the id of a task, the name of a project")
     limit: Limit = DEFAULT_PAGE
     cursor: str | None = None
 
@@ -384,6 +455,7 @@ class TaskOut(TaskBaseOut):
     waits_for: str | None = Field(description="why none of its units goes out now")
     rerun_of: str | None = Field(description="the task whose hosts these are")
     cancelled_date: Moment | None = Field(description="when its end was asked for")
+    projects: dict[str, str] = Field(description="the commits of the projects that all its hosts see")
     warnings: list[str]
 
 
@@ -411,9 +483,77 @@ class AuditOut(BaseModel):
     who: str = Field(description="the name of the token")
     address: str
     action: str = Field(description="refused: many refusals in one row", examples=["cancel"])
-    target: str | None = Field(description="the id of the task")
+    target: str | None = Field(description="the id of the task, the name of the project")
     code: int
     msg: str = Field(description="done, nothing changed, was there already; or why it was refused")
+
+
+class CloneOut(BaseModel):
+    project: str
+    group: str
+    ref: str = Field(description="as it was asked for; the default branch by its name")
+    commit: str
+    files: int
+    bytes: int
+    seconds: float
+
+
+class CloneBegunOut(BaseModel):
+    job: str = Field(description="for GET /file/jobs/")
+    project: str
+
+
+class CloneStepOut(BaseModel):
+    stage: str = Field(examples=["receiving objects"])
+    received: int = Field(description="objects")
+    total: int = Field(description="objects; 0 while it is not known")
+    percent: int
+
+
+class CloneJobOut(BaseModel):
+    job: str
+    project: str
+    state: CloneState
+    progress: CloneStepOut | None = Field(description="null before git has said something")
+    result: CloneOut | None = Field(description="as POST /file/ answers; null until it is ready")
+    error: str | None = Field(description="why it failed")
+    error_code: int | None = Field(description="as POST /file/ would have answered", examples=[504])
+    submitted_by: str
+    started_date: Moment
+    finished_date: Moment | None
+
+
+class ProjectOut(BaseModel):
+    project: str
+    group: str
+    ref: str
+    commit: str
+    submodules: bool
+    files: int
+    bytes: int
+    updated_date: Moment
+    age_seconds: float = Field(description="since it shows this commit, or was asked for it again")
+
+
+class RemovedProjectOut(BaseModel):
+    project: str
+    removed: bool
+
+
+class CloneAnswer(Answer[CloneOut | CloneBegunOut]):
+    pass
+
+
+class CloneJobAnswer(Answer[CloneJobOut]):
+    pass
+
+
+class ProjectsAnswer(Answer[list[ProjectOut]]):
+    pass
+
+
+class RemovedProjectAnswer(Answer[RemovedProjectOut]):
+    pass
 
 
 class HoldAnswer(Answer[HoldOut]):

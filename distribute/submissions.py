@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,32 @@ from contract import secret
 from contract.config import Config
 from contract.errors import SecretError
 from contract.states import ENDED_TASKS
-from distribute import access, audit
+from distribute import access, audit, file_use
 from distribute.answers import Item, envelope, moment
 from distribute.errors import BadRequest, Conflict
 from distribute.schemas import AdhocSubmission, PlaybookSubmission, Rerun, Submission
-from distribute.store import queries
+from distribute.store import projects, queries
 from distribute.store.queries import Row
 from distribute.store.submission import NewTask, Stored, submit
 
 log = logging.getLogger(__name__)
 
 
-def answer(new: NewTask, duplicates: int) -> dict[str, Any]:
+def answer(new: NewTask, request: Submission) -> dict[str, Any]:
     """Store it and answer; again the same answer when it is there already, of the same client.
 
-    Raises Forbidden, Conflict and DatabaseError.
+    Raises Forbidden, Conflict, BadRequest and DatabaseError.
     """
     audit.about(new.id)
     access.require_hosts(new.hosts)
 
     def store(connection: sa.Connection) -> tuple[Row, str]:
-        stored = submit(connection, new)
+        is_there = queries.find_task(connection, new.id) is not None  # with the versions of its first submission
+        pins = {} if is_there else _pinned(connection, request.project_ref)
+        stored = submit(connection, replace(new, projects=pins))
         return stored.row, outcome(stored)
 
-    return summary(audit.change(new.id, store), duplicates)
+    return summary(audit.change(new.id, store), request.ips.duplicates)
 
 
 def outcome(stored: Stored) -> str:
@@ -80,6 +83,7 @@ def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
         ),
         warnings=[],
         module=request.module,
+        needs_files=file_use.of_module(request.module, request.args),
         args=_kept(json.dumps(request.args) if are_json else str(request.args), request, config),
     )
 
@@ -101,6 +105,7 @@ def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
         options={**options, "strategies": list(playbook.strategies)},
         warnings=playbook.warnings(units) + ([] if request.host_timeout else playbook.hang_warnings()),
         playbook_name=request.playbook_name,
+        needs_files=file_use.of_playbook(playbook.text),
         playbook_content=_kept(playbook.text, request, config),
     )
 
@@ -118,6 +123,7 @@ def rerun(connection: sa.Connection, before: Row, request: Rerun) -> NewTask:
         raise Conflict(f"The task {before.id} has no host with status {wanted}; nothing was done.")
     if not all(map(access.client().may_use, hosts)):
         raise access.beyond_hosts(before.id)
+    pins, moved = _pinned_again(connection, before.projects or {})
     same = {"rerun_of": before.id, "statuses": request.statuses}
     return NewTask(
         id=request.task_id or uuid.uuid4().hex,
@@ -125,7 +131,7 @@ def rerun(connection: sa.Connection, before: Row, request: Rerun) -> NewTask:
         type=before.type,
         timeout_seconds=before.timeout_seconds,
         options=before.options,
-        warnings=before.warnings,
+        warnings=before.warnings + moved,
         request_hash=hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest(),
         hosts=hosts,
         submitted_by=access.client().name,
@@ -135,7 +141,40 @@ def rerun(connection: sa.Connection, before: Row, request: Rerun) -> NewTask:
         playbook_name=before.playbook_name,
         playbook_content=queries.playbook_content(connection, before.key),
         rerun_of=before.id,
+        projects=pins,
+        needs_files=before.needs_files,
     )
+
+
+def _pinned(connection: sa.Connection, wanted: Mapping[str, str]) -> dict[str, str]:
+    """The version of every project: the one that was asked for, else the one that is shown. Raises BadRequest."""
+    pins = projects.current(connection)
+    problems = []
+    for name, ref in wanted.items():
+        version = projects.version_of(connection, name, ref)
+        if name not in pins:
+            problems.append((f"project_ref.{name}", "is no project; GET /file/ lists them"))
+        elif version is None:
+            words = f"has no version {ref} here: clone it with this ref first, or name the commit of one that is here"
+            problems.append((f"project_ref.{name}", words))
+        else:
+            pins[name] = version
+    if problems:
+        raise BadRequest(problems)
+    return pins
+
+
+def _pinned_again(connection: sa.Connection, before: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The versions of a task before, as far as they are kept, and what is to be said of the others."""
+    pins, said = projects.current(connection), []
+    for name, version in before.items():
+        if projects.version_of(connection, name, version) is not None:
+            pins[name] = version
+        elif name in pins:
+            said.append(f"project {name}: {version[:12]} is kept no more, this task sees {pins[name][:12]}")
+        else:
+            said.append(f"project {name} is there no more")
+    return pins, said
 
 
 def _common(request: AdhocSubmission | PlaybookSubmission, config: Config) -> dict[str, Any]:

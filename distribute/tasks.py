@@ -115,6 +115,7 @@ def _progress(connection: sa.Connection, task_id: str) -> dict[str, Any]:
             "finished": finished,
             "percent": 100 * finished // task.host_count,
             **_speed(task, finished),
+            "projects": {name: version.partition("+")[0] for name, version in (task.projects or {}).items()},
             "warnings": task.warnings,
             "waits_for": holding.sentence(connection) if waits else None,
             "rerun_of": task.rerun_of,

@@ -27,6 +27,9 @@ from contract.errors import DatabaseError
 from contract.supervised import Lifeline
 from distribute import exposure, metrics
 from distribute.app import create_app
+from distribute.cloning import MOST_CLONES
+from distribute.project_tree import Tree
+from distribute.sweep import Sweep
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -114,8 +117,9 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> Any:
         """In each worker, after the fork."""
-        database = Database(self._config.database, pool_size=THREADS)
+        database = Database(self._config.database, pool_size=THREADS + MOST_CLONES + 1)  # the one for the sweep
         threading.Thread(target=_upgrade, args=(database,), name="upgrade", daemon=True).start()
+        Sweep(Tree(self._config.distribute.files_dir), database).start()
         app = create_app(self._config, database)
         app.wsgi_app = _with_deadlines(app.wsgi_app)
         return app

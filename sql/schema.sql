@@ -139,14 +139,14 @@ CREATE TABLE project (
     name VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     group_path VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     ref VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    commit_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    commit_id VARCHAR(80) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     updated_at DATETIME(6) NOT NULL,
     PRIMARY KEY (name)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 CREATE TABLE project_version (
     project VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    commit_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    commit_id VARCHAR(80) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     ref VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     files BIGINT NOT NULL,
     bytes BIGINT NOT NULL,

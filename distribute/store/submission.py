@@ -50,6 +50,8 @@ class NewTask:
     playbook_name: str | None = None
     playbook_content: str | None = None
     rerun_of: str | None = None
+    projects: dict[str, str] | None = None
+    needs_files: bool = False
 
     @property
     def unit_count(self) -> int:
@@ -105,6 +107,8 @@ def _insert_task(connection: sa.Connection, new: NewTask) -> int:
             playbook_name=new.playbook_name,
             playbook_content=new.playbook_content,
             rerun_of=new.rerun_of,
+            projects=new.projects or None,
+            needs_files=new.needs_files and bool(new.projects),
             timeout_seconds=new.timeout_seconds,
             options=new.options,
             warnings=new.warnings,

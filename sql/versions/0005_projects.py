@@ -29,13 +29,13 @@ def upgrade() -> None:
         sa.Column("name", Ascii(200), primary_key=True),
         sa.Column("group_path", Ascii(255), nullable=False),
         sa.Column("ref", Ascii(255), nullable=False),
-        sa.Column("commit_id", Ascii(64), nullable=False),
+        sa.Column("commit_id", Ascii(80), nullable=False),
         sa.Column("updated_at", Moment, nullable=False),
     )
     _create_table(
         "project_version",
         sa.Column("project", Ascii(200), primary_key=True),
-        sa.Column("commit_id", Ascii(64), primary_key=True),
+        sa.Column("commit_id", Ascii(80), primary_key=True),
         sa.Column("ref", Ascii(255), nullable=False),
         sa.Column("files", sa.BigInteger, nullable=False),
         sa.Column("bytes", sa.BigInteger, nullable=False),

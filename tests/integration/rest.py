@@ -36,7 +36,14 @@ PLAYBOOK = "- hosts: all\n  tasks:\n    - ping:\n"
 class Rest:
     """A client of a new application on a database."""
 
-    def __init__(self, database: Database, *, secret_key_file: Path = Path("no/key"), **settings: Any) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        secret_key_file: Path = Path("no/key"),
+        gitlab: GitlabSettings | None = None,
+        **settings: Any,
+    ) -> None:
         """settings are those of [Distribute]."""
         self.database = database
         self.config = Config(
@@ -47,7 +54,7 @@ class Rest:
             IntervalSettings(),
             DistributeSettings(**{"requests_per_second": 0, **settings}),  # tests are faster than clients
             EngineSettings(engine_id="engine-1"),
-            GitlabSettings(),
+            gitlab or GitlabSettings(),
             secret_key_file,
         )
         self.app = create_app(self.config, database)

@@ -74,7 +74,7 @@ def test_an_adhoc_submission_is_told_every_problem_at_once(rest: Rest) -> None:
         (
             "becom",
             "is not a field of this request; its fields are task_id, task_name, ips, check, parallel, unit_hosts,"
-            " host_timeout, on_timeout, secret_args, on_engine_loss,"
+            " host_timeout, on_timeout, secret_args, project_ref, on_engine_loss,"
             " type, module, args, timeout, become, template",
         ),
     )
@@ -95,8 +95,8 @@ def test_a_playbook_submission_is_told_every_problem_at_once(rest: Rest) -> None
         (
             "template",
             "is not a field of this request; its fields are task_id, task_name, ips, check, parallel, unit_hosts,"
-            " host_timeout, on_timeout, secret_args, on_engine_loss, type, playbook_name, playbook_content,"
-            " timeout, task_timeout, become",
+            " host_timeout, on_timeout, secret_args, project_ref, on_engine_loss, type, playbook_name,"
+            " playbook_content, timeout, task_timeout, become",
         ),
     )
     assert counts(rest.database) == (0, 0, 0)

@@ -268,6 +268,11 @@ def test_secrets_are_neither_shown_nor_listed_when_too_short_to_mask(file: Path)
     assert warning.startswith("[Ansible] SSH_SUDO_PASSWORD has fewer than 8 characters")
 
 
+def test_the_token_in_the_url_of_gitlab_is_a_secret(file: Path) -> None:
+    found = loaded(file, "[Gitlab]\nURL_TEMPLATE = https://oauth2:glpat-a%2Fsecret@{ip}/{group}/{project}.git\n")
+    assert found.secrets() == ("glpat-a/secret",)
+
+
 def test_latest_is_overruled_with_a_warning(file: Path) -> None:
     found = loaded(file, "[Kafka_Cluster]\nAUTO_OFFSET_RESET = latest\n")
     assert found.kafka.auto_offset_reset == "earliest"

@@ -64,12 +64,12 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert fields(read_body(AdhocSubmission, ADHOC)) == {
         "task_id": None, "task_name": "t", "type": "adhoc", "module": "shell", "args": "", "timeout": 100,
         "become": True, "check": False, "template": False, "parallel": None, "unit_hosts": None,
-        "host_timeout": None, "on_timeout": "stop", "on_engine_loss": "report", "secret_args": False,
+        "host_timeout": None, "on_timeout": "stop", "on_engine_loss": "report", "secret_args": False, "project_ref": {},
     }  # fmt: skip
     assert fields(read_body(PlaybookSubmission, PLAYBOOK)) == {
         "task_id": None, "task_name": "t", "type": "playbook", "playbook_name": "p.yml", "timeout": 600,
         "become": False, "check": False, "parallel": None, "unit_hosts": None,
-        "host_timeout": None, "on_timeout": "stop", "on_engine_loss": "report", "secret_args": False,
+        "host_timeout": None, "on_timeout": "stop", "on_engine_loss": "report", "secret_args": False, "project_ref": {},
         "task_timeout": None,
     }  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_every_problem_is_told_at_once() -> None:
         "parallel": "expected at least 0, found -1",
         "unit_hosts": "expected at most 1000, found 1001",
         "ip": "is not a field of this request; its fields are task_id, task_name, ips, check, parallel, unit_hosts,"
-        " host_timeout, on_timeout, secret_args, on_engine_loss,"
+        " host_timeout, on_timeout, secret_args, project_ref, on_engine_loss,"
         " type, module, args, timeout, become, template",
     }
     assert error.message == "The request has 13 problems; nothing was done."
