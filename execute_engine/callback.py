@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from ansible import constants
@@ -39,14 +40,21 @@ class Events(CallbackBase):  # type: ignore[misc]
     CALLBACK_NAME = "events"
 
     def __init__(
-        self, outcomes: Outcomes, report: Report, cleaner: Cleaner, playbook: bool, begun: Callable[[str], None]
+        self,
+        outcomes: Outcomes,
+        report: Report,
+        cleaner: Cleaner,
+        playbook: bool,
+        secret: bool,
+        begun: Callable[[str], None],
     ) -> None:
-        """begun(host) is called before each task's worker is started."""
+        """secret: no text of the tasks may be told. begun(host) is called before each task's worker is started."""
         super().__init__()
         self._outcomes = outcomes
         self._report = report
         self._cleaner = cleaner
         self._playbook = playbook
+        self._secret = secret
         self._begun = begun
         self._plays = _Plays()
         self._rescued: dict[str, int] = {}
@@ -90,7 +98,7 @@ class Events(CallbackBase):  # type: ignore[misc]
             self._outcomes.plan(host, keys)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        name = str(task.get_name()).strip()
+        name = self._name(task, task.get_name())
         self._outcomes.task_begun(host.name, task._uuid, name)
         self._begun(host.name)
         if self._playbook:
@@ -122,11 +130,20 @@ class Events(CallbackBase):  # type: ignore[misc]
             return
         end = task_end(status, result.result, self._cleaner, changed=result.is_changed())
         written = task.get_ds() is not None  # nobody wrote the implicit fact gathering
-        self._outcomes.task_ended(host, task._uuid, str(result.task_name).strip(), end, counts=written)
+        self._outcomes.task_ended(host, task._uuid, self._name(task, result.task_name), end, counts=written)
         if self._plays.runs_once and status in (OK, SKIPPED, IGNORED) and _runs_once(task):
             self._outcomes.done_once_for_all(task._uuid, self._plays.hosts)
         if not self._playbook or (status == UNREACHABLE and self._plays.over_for(failed=True)):
             self.finish(host)
+
+    def _name(self, task: Any, name: object) -> str:
+        """What the task is called; where nothing of it may be told, where it stands."""
+        if not (self._secret and self._playbook):
+            return str(name).strip()
+        origin = task._origin
+        if origin is None or not origin.path:
+            return "a task of Ansible's own"
+        return f"{PurePath(origin.path).name}:{origin.line_num}"
 
     def nothing_left(self, host: str, failed: bool) -> None:
         """The strategy has found no task for this host in this play; called often."""
@@ -213,7 +230,7 @@ def _task_end(status: str, result: Mapping[str, Any], cleaner: Cleaner, changed:
             detail[name] = result[name]
     if rest := {name: value for name, value in result.items() if _is_own(name)}:
         detail["result"] = rest
-    for name in ("warnings", "deprecations"):
+    for name in ("warnings", "deprecations") if "censored" not in result else ():  # no_log leaves them as they are
         if texts := [_warning(entry) for entry in result.get(name) or ()]:
             detail[name] = texts
     return TaskEnd(

@@ -118,6 +118,7 @@ class _Files(files.Files):
         self.playbook = str(Path(job.files_dir) / (name if name.endswith((".yml", ".yaml")) else f"{name}.yml"))
         self._content = job.playbook_content
         self._strategies = job.strategies
+        self._no_log = job.no_log
 
     def _get_file_contents(self, file_name: str) -> tuple[bytes, bool]:
         if self.path_dwim(file_name) != self.playbook:
@@ -128,6 +129,8 @@ class _Files(files.Files):
         found = super().load_from_file(file_name, *args, **kwargs)
         if self.path_dwim(file_name) == self.playbook and isinstance(found, list):
             _choose_strategies(found, self._strategies)
+        if self._no_log and isinstance(found, list):
+            _hide_results(found)
         return found
 
 
@@ -137,6 +140,13 @@ def _choose_strategies(entries: list[Any], strategies: tuple[str, ...]) -> None:
         for entry, strategy in zip(entries, strategies, strict=True):
             if isinstance(entry, dict) and "hosts" in entry:
                 entry.setdefault("strategy", strategy)
+
+
+def _hide_results(entries: list[Any]) -> None:
+    """Of a secret playbook, and of those that it imports: of plays and tasks that do not say anything else."""
+    for entry in entries:
+        if isinstance(entry, dict) and "hosts" in entry:
+            entry.setdefault("no_log", True)
 
 
 def _surround_run(job: Job, scratch: Path) -> None:

@@ -61,13 +61,17 @@ def main(events: socket.socket, orders_fd: int) -> NoReturn:
     events: one frame in (the job), events out. orders_fd: the guard's pipe. Called once, in a process of its own with
     one thread, after preload().
     """
-    code = 1
+    code, secret = 1, True
     try:
         job = Job.from_json(_first_frame(events))
+        secret = job.no_log
         fail_point("runner-job")
         code = _Run(job, events, orders_fd).to_its_end()
-    except BaseException:
-        log.exception("A runner failed")
+    except BaseException as error:
+        if secret:
+            log.error("A runner failed, with %s", type(error).__name__)
+        else:
+            log.exception("A runner failed")
     finally:
         _leave(code)
 
@@ -85,6 +89,7 @@ class _Run:
         self._ending: Ending | None = None
         self._host_ending: HostEnding | None = None
         self._plays: Plays | None = None
+        self._said: set[str] = set()  # levels
 
     def to_its_end(self) -> int:
         """Returns the exit code; an order to end leaves the process before."""
@@ -92,11 +97,18 @@ class _Run:
 
         from execute_engine import workers
 
-        workers.show(self._report.log)
+        if self._job.no_log:
+            workers.show(self._say_something)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ansible's debugger shows tasks there
+        else:
+            workers.show(self._report.log)
         try:
             self._run(scratch.make())
-        except (AnsibleError, EngineError, OSError) as error:
-            return self._fail(workers.says(error) if isinstance(error, AnsibleError) else str(error))
+        except EngineError as error:
+            return self._fail(str(error))
+        except (AnsibleError, OSError) as error:
+            says = workers.says_without_text if self._job.no_log else workers.says
+            return self._fail(says(error))
         except SystemExit:
             return self._fail("a task failed whose play asks for Ansible's debugger, and nobody is here to answer it")
         self._give_way_to_ending()
@@ -117,7 +129,7 @@ class _Run:
         self._ending = Ending(self._orders_fd, self._outcomes, self._report, hosts, self._stop_workers, _leave)
         self._ending.start()
         Limits(self._outcomes, hosts, job.host_timeout_seconds, job.task_timeout_seconds).start()
-        callback = Events(self._outcomes, self._report, self._cleaner, self._job.type == "playbook", self._begun)
+        callback = Events(self._outcomes, self._report, self._cleaner, job.type == "playbook", job.no_log, self._begun)
         if self._job.workers == "threads":
             workers.install(self._interrupt)
         if not _threads_unusable:
@@ -146,6 +158,12 @@ class _Run:
         if event["event"] == "host_started":
             self._outcomes.connected(event["host"], event["at"])
         self._report.send(event)
+
+    def _say_something(self, level: str, _text: str) -> None:
+        """Of what Ansible says about secret text."""
+        if level not in self._said:
+            self._said.add(level)
+            self._report.log(level, "Ansible says something that is not shown, because the text of its task is secret")
 
     def _begun(self, host: str) -> None:
         """What a worker process does with the host's connection, this process does not see."""

@@ -31,6 +31,7 @@ from typing import Any
 
 from ansible import constants
 from ansible._internal import _task
+from ansible._internal._datatag._tags import Origin
 from ansible._internal._errors import _alarm_timeout, _error_utils
 from ansible.errors import AnsibleError
 from ansible.executor import play_iterator, task_executor, task_queue_manager, task_result
@@ -173,6 +174,18 @@ def says(error: BaseException) -> str:
         display.display = before
     text = "\n".join(shown).removeprefix("[ERROR]: ").replace("\n\n(source not shown: FileNotFoundError)", "")
     return text.strip() or str(error)  # the playbook lies in memory: place and column say enough
+
+
+def says_without_text(error: BaseException) -> str:
+    """The same of a task whose text is secret, which Ansible's words repeat: the kind of error and its line alone."""
+    about = getattr(error, "obj", None)
+    origin = about if isinstance(about, Origin) else Origin.get_tag(about)
+    place = f" in line {origin.line_num}" if origin and origin.line_num else ""
+    return (
+        f"Ansible cannot run it as it is written: {type(error).__name__}{place}. What it says is not shown, because it "
+        "repeats text that is secret. Look at quotes and templates; or submit it without its secrets and without "
+        "secret_args to a host for tests, and read there what is wrong"
+    )
 
 
 class Thread:
