@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 
@@ -48,10 +48,12 @@ class Play:
     named_strategy: str | None
     hosts: str | None  # None: not a plain string
     findings: tuple[Finding, ...]
+    is_secret: bool = False  # sentences about it may hold nothing of its text
 
     @property
     def title(self) -> str:
-        return f"line {self.line}: play {self.name!r}" if self.name else f"line {self.line}: this play"
+        has_name = self.name and not self.is_secret
+        return f"line {self.line}: play {self.name!r}" if has_name else f"line {self.line}: this play"
 
     @property
     def strategy(self) -> str:
@@ -69,6 +71,10 @@ class Playbook:
     @property
     def strategies(self) -> tuple[str, ...]:
         return tuple(play.strategy for play in self.plays)
+
+    def as_secret(self) -> Playbook:
+        """The same, with warnings that name lines and Ansible's own words alone."""
+        return replace(self, plays=tuple(replace(play, is_secret=True) for play in self.plays))
 
     def warnings(self, units: int) -> list[str]:
         """Sentences with their lines: the strategy of each play and why, and what changes in more than one unit."""
@@ -180,14 +186,15 @@ def _mentions(node: yaml.Node, *, is_expression: bool) -> Iterator[Finding]:
 def _warnings(play: Play, units: int) -> Iterator[str]:
     title = play.title
     if play.named_strategy is not None:
-        yield f"{title} runs with the strategy that it names, {play.named_strategy}"
+        yield f"{title} runs with the strategy that it names" + ("" if play.is_secret else f", {play.named_strategy}")
     elif play.findings:
         first = play.findings[0]
         yield f"{title} runs with strategy linear, because of {first.word} in line {first.line}"
     else:
         yield f"{title} runs with strategy free, because nothing in it makes one host depend on another"
     if play.hosts is not None and play.hosts not in _UNIT_HOSTS and "{{" not in play.hosts:
-        yield f"{title} names hosts {play.hosts!r}: only the task's own hosts, all and target_hosts are known"
+        named = "other hosts" if play.is_secret else f"hosts {play.hosts!r}"
+        yield f"{title} names {named}: only the task's own hosts, all and target_hosts are known"
     if units > 1:
         for finding in play.findings:
             if finding.word in _UNIT_WIDE:

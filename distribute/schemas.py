@@ -213,7 +213,9 @@ class Submission(Body):
         "stop", description="what becomes of the command on the host at a timeout: TERM and KILL, or nothing"
     )
     secret_args: bool = Field(
-        False, description="args, or playbook_content, are kept encrypted and never answered; of args no output is kept"
+        False,
+        description="args, or playbook_content, are kept encrypted and never answered; output is hidden as by no_log, "
+        "but of a playbook's tasks with no_log: false; its plays and tasks are called by their lines",
     )
     project_ref: Annotated[
         dict[str, str],

@@ -89,7 +89,7 @@ def adhoc_task(request: AdhocSubmission, config: Config) -> NewTask:
 
 
 def playbook_task(request: PlaybookSubmission, config: Config) -> NewTask:
-    playbook = request.playbook_content
+    playbook = request.playbook_content.as_secret() if request.secret_args else request.playbook_content
     options = _options(
         request,
         config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from contract import secret
 from contract.database import Database
 from contract.states import TaskState
+from contract.tables import audit as deeds
 from contract.tables import task
 from tests.integration.rest import Rest, adhoc, counts, rows, set_task, task_row
 
@@ -45,6 +47,46 @@ def test_what_is_secret_stands_encrypted_in_the_database_and_in_no_answer(rest: 
     assert secret.decrypt(task_row(rest.database, "t").args, key_file) == f"echo {WORD}"
     assert json.loads(secret.decrypt(task_row(rest.database, "o").args, key_file))["content"] == WORD
     assert WORD in secret.decrypt(task_row(rest.database, "p").playbook_content, key_file)
+
+
+def test_warnings_about_a_secret_playbook_name_lines_and_nothing_of_its_text(rest: Rest) -> None:
+    text = f"""\
+- name: {WORD}
+  hosts: all
+  serial: 1
+  tasks: [{{name: {WORD}, shell: 'echo {{{{ hostvars.{WORD} }}}}'}}]
+- hosts: {WORD}
+  strategy: {WORD}
+  max_fail_percentage: 1
+  tasks: [{{meta: {WORD}}}, {{action: {WORD}}}, {{{WORD}: x}}]
+"""
+    hang = "without host_timeout a host that hangs in one"
+    given = rest.submit_playbook(["a", "b"], playbook_content=text, secret_args=True, unit_hosts=1, task_id="t")
+    assert rest.get("/tasks/t/")["data"]["warnings"] == given["warnings"]
+    assert given["warnings"] == [
+        "line 1: this play runs with strategy linear, because of serial in line 3",
+        "line 3: serial means each of the 2 units, not the whole task",
+        "line 4: hostvars knows the hosts of its own unit, one of 2, not all",
+        "line 5: this play runs with the strategy that it names",
+        "line 5: this play names other hosts: only the task's own hosts, all and target_hosts are known",
+        "line 7: max_fail_percentage means each of the 2 units, not the whole task",
+        f"line 1: this play is linear: {hang} task keeps the others from the next",
+        f"line 5: this play is linear: {hang} task keeps the others from the next",
+        f"between its 2 plays all hosts of a unit wait for each other: {hang} keeps the others from the next",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", [f"- hosts: [{WORD}\n", f"- {WORD}: x\n", f"{WORD}\n", f"- hosts: !{WORD} x\n", f"- hosts: *{WORD}\n"]
+)
+def test_why_a_secret_playbook_is_refused_is_answered_to_its_sender_alone(
+    rest: Rest, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    fields = {"playbook_name": "p.yml", "playbook_content": text, "secret_args": True}
+    rest.post("/playbook/", {"task_name": "n", "type": "playbook", "ips": "a", **fields}, 400)
+    assert [row.code for row in rows(rest.database, sa.select(deeds))] == [400]
+    assert WORD not in json.dumps(rest.get("/audit/")) + str([vars(record) for record in caplog.records])
 
 
 def test_the_same_request_is_the_same_task_and_another_one_is_refused(rest: Rest) -> None:
