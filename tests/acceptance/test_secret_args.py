@@ -16,6 +16,13 @@ from tests.servers.process import wait_for
 
 pytestmark = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 WORDS = {name: f"planted-{name}-5f1c" for name in ("args", "object", "playbook", "no_log", "failing")}
+UNREADABLE = "planted-unreadable-5f1c"
+UNREADABLE_PLAYBOOKS = (
+    f'- {{name: {UNREADABLE}, hosts: all, tasks: [{{name: {UNREADABLE}, shell: "echo it\'s {UNREADABLE}"}}]}}\n',
+    f"- {{hosts: {UNREADABLE}, strategy: {UNREADABLE}, tasks: []}}\n",
+    f"- {{hosts: all, {UNREADABLE}: x}}\n",
+    f"- {{hosts: all, vars: {{a: '{UNREADABLE} {{{{ x'}}, tasks: [{{name: '{{{{ a }}}}', ping: x}}]}}\n",
+)
 
 
 def _texts(services: Services) -> Iterator[tuple[str, str]]:
@@ -52,19 +59,26 @@ def test_secrets_reach_the_host_and_stay_nowhere_else(services: Services, fleet:
         services.submit_adhoc(hosts, f"echo {WORDS['failing']} >> {said}; {hold}; exit 3", secret_args=True),
         services.submit_playbook(hosts, playbook, secret_args=True),
     ]
+    unreadable = [
+        services.submit_adhoc(hosts, f"echo it's {UNREADABLE}", secret_args=True),
+        services.submit_adhoc(hosts, f"echo {{{{ {UNREADABLE} }}}}", template=True, secret_args=True),
+        *(services.submit_playbook(hosts, text, secret_args=True) for text in UNREADABLE_PLAYBOOKS),
+    ]
     wait_for("the commands to run", lambda: said.exists() and len(said.read_text().split()) == 10)
     meanwhile = list(_texts(services))
     go.touch()
-    for task_id in tasks:
+    for task_id in (*tasks, *unreadable):
         services.wait_task(task_id)
     assert {word: said.read_text().count(word) for word in WORDS.values()} == dict.fromkeys(WORDS.values(), 2)
 
     assert [services.task(task_id)["counts"]["success"] for task_id in tasks] == [2, 2, 0, 2]
-    answers = [services.api(f"/tasks/{task_id}/hosts/") for task_id in tasks]
+    assert [services.task(task_id)["counts"]["success"] for task_id in unreadable] == [0] * len(unreadable)
+    answers = [services.api(f"/tasks/{task_id}/{part}") for task_id in (*tasks, *unreadable) for part in ("", "hosts/")]
     answers += [services.api(path) for path in (f"/adhoc/?ip={hosts[0]}", f"/playbook/?ip={hosts[0]}", "/audit/")]
     found = [*meanwhile, *_texts(services), ("answers", json.dumps(answers))]
     assert len(found) > 30
-    assert [(place, word) for place, text in found for word in WORDS.values() if word in text] == []
+    words = [*WORDS.values(), UNREADABLE]
+    assert [(place, word) for place, text in found for word in words if word in text] == []
     (failed, _) = services.hosts(tasks[2])
     assert failed["status"] == "failed"
     assert "hidden due to" in failed["msg"]
