@@ -133,6 +133,7 @@ class Services:
         self.database = Database(backend.database_settings)
         self.distributes: list[Daemon] = []
         self.engines: list[Daemon] = []
+        self.token = ""  # the client's; "" = none
 
     def start(self, engines: int = 1, distributes: int = 1, **sections: Mapping[str, object]) -> None:
         """Start engine-1, engine-2, ... and as many distributes; blocks until all of them are ready."""
@@ -185,7 +186,8 @@ class Services:
     def api(self, path: str, json: object = None, method: str | None = None) -> Envelope:
         """The answer's envelope, whatever its code. POST with json, else GET, unless method says otherwise."""
         method = method or ("GET" if json is None else "POST")
-        answer: Envelope = requests.request(method, self.url(path), json=json, timeout=60).json()
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        answer: Envelope = requests.request(method, self.url(path), json=json, headers=headers, timeout=60).json()
         return answer
 
     def submit_adhoc(self, hosts: Sequence[str], args: object = "echo hi", **fields: object) -> str:

@@ -49,19 +49,20 @@ ssl.truststore.type=PEM
 ssl.truststore.location={{authority}}
 sasl.enabled.mechanisms={MECHANISM}
 sasl.mechanism.inter.broker.protocol={MECHANISM}
-listener.name.sasl_ssl.{MECHANISM.lower()}.sasl.jaas.config={LOGIN} required username="{USER}" password="{PASSWORD}";
+listener.name.sasl_ssl.{MECHANISM.lower()}.sasl.jaas.config={LOGIN} required username="{USER}" password="{{password}}";
 """
 
 
 class KafkaCluster:
     """Brokers are numbered from 1; each is broker and controller. With three, a topic can have three replicas.
 
-    With an authority they have certificates of it, speak SASL_SSL alone, and let USER in.
+    With an authority they have certificates of it, speak SASL_SSL alone, and let USER in with this password.
     """
 
-    def __init__(self, directory: Path, authority: Authority | None = None) -> None:
+    def __init__(self, directory: Path, authority: Authority | None = None, password: str = PASSWORD) -> None:
         self.directory = directory
         self._authority = authority
+        self._password = password
         self.bootstrap = ""
         self.brokers: dict[int, Process] = {}
 
@@ -126,7 +127,9 @@ class KafkaCluster:
                 certificate, key = self._authority.issue(f"broker-{number}", "127.0.0.1")
                 keystore = self.directory / f"broker-{number}.pem"
                 keystore.write_text(key.read_text() + certificate.read_text())
-                text += SECURED.format(keystore=keystore, authority=self._authority.certificate)
+                text += SECURED.format(
+                    keystore=keystore, authority=self._authority.certificate, password=self._password
+                )
             self._properties(number).write_text(text)
             self._format_disk(number)
             self.brokers[number] = Process(self.directory, f"broker-{number}")
@@ -135,7 +138,7 @@ class KafkaCluster:
     def _format_disk(self, number: int) -> None:
         storage = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAQACAAAAAAAAAAQ"]
         if self._authority:
-            storage += ["--add-scram", f"{MECHANISM}=[name={USER},password={PASSWORD}]"]
+            storage += ["--add-scram", f"{MECHANISM}=[name={USER},password={self._password}]"]
         command = [*_java("-Xmx128m"), *storage, "-c", str(self._properties(number))]
         subprocess.run(command, check=True, capture_output=True)
 
