@@ -22,9 +22,9 @@ from contract import failpoint, inifile, layers, logs, options, secret, supervis
 from contract.errors import ConfigError
 from contract.inifile import Problem, Where
 from contract.layers import Layer, Section
+from contract.masking import MASKABLE_CHARACTERS
 
 _TOKEN_IN_URL = re.compile("https://[^/@:]*:([^/@]*)@")
-MASKABLE_CHARACTERS = 8
 
 # Variables of ours that are no configuration. The last ones are marks on the engine's processes.
 _OTHER_VARIABLES = frozenset(

@@ -8,19 +8,18 @@ import os
 import re
 import sys
 import threading
-import urllib.parse
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
 from contract.errors import ConfigError
+from contract.masking import Mask
 
 FORMAT_VARIABLE = "EXECUTE_ENGINE_LOG_FORMAT"
 LEVEL_VARIABLE = "EXECUTE_ENGINE_LOG_LEVEL"
 FORMATS = ("keyvalue", "json")
 LEVELS = ("debug", "info", "warning", "error")
-MASK = "***"
 
 _OWN_ATTRIBUTES = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _TALKATIVE = ("alembic", "asyncio", "asyncssh", "kafka", "sqlalchemy", "zabbix_utils")  # their info is our debug
@@ -33,8 +32,8 @@ log = logging.getLogger(__name__)
 def configure(service: str, process: str, secrets: Iterable[str] = ()) -> None:
     """Send every record of this process to standard error; uncaught exceptions and warnings become records too.
 
-    service and process say who writes ("execute-engine", "consumer"). The secrets are replaced by *** wherever they
-    stand, also as JSON, repr() or a URL would write them. May be called again: the last call counts.
+    service and process say who writes ("execute-engine", "consumer"). The secrets are replaced by ***, as Mask finds
+    them. May be called again: the last call counts.
     Raises ConfigError for a format or level in the environment that does not exist.
     """
     if problems := environment_problems():
@@ -42,7 +41,7 @@ def configure(service: str, process: str, secrets: Iterable[str] = ()) -> None:
     level = os.environ.get(LEVEL_VARIABLE) or "info"
     render = _json if os.environ.get(FORMAT_VARIABLE) == "json" else _keyvalue
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LineFormatter({"service": service, "process": process}, _mask_for(secrets), render))
+    handler.setFormatter(_LineFormatter({"service": service, "process": process}, Mask(secrets).text, render))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -96,25 +95,6 @@ def _message(record: logging.LogRecord) -> str:
         return record.getMessage()
     except (TypeError, ValueError, KeyError):  # arguments that do not fit must not cost the record
         return f"{record.msg} {record.args!r}"
-
-
-def _mask_for(secrets: Iterable[str]) -> Callable[[str], str]:
-    spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
-    if not spellings:
-        return str
-    pattern = re.compile("|".join(re.escape(spelling) for spelling in sorted(spellings, key=len, reverse=True)))
-    return lambda text: pattern.sub(MASK, text)
-
-
-def _spellings(secret: str) -> set[str]:
-    return {
-        secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        urllib.parse.quote(secret),
-        urllib.parse.quote_plus(secret),
-    }
 
 
 def _keyvalue(fields: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from contract import processes, signals
 from contract.config import Config
 from contract.database import Database
+from contract.masking import MASKABLE_CHARACTERS
 from contract.supervised import Lifeline
 from execute_engine import outbox, results, scratch, slots, spool, stops
 from execute_engine.database_thread import DatabaseThread
@@ -18,6 +19,7 @@ from execute_engine.errors import LauncherError, LeaseLost, SpoolError, StopRequ
 from execute_engine.former import kill_former
 from execute_engine.launcher_client import LauncherClient
 from execute_engine.loop import Loop, Parts
+from execute_engine.output import Cleaner, lines_of
 from execute_engine.start import Memory, Patience, await_database, only_one, refuse_twins
 from execute_engine.stops import Stops
 from execute_engine.store import Store
@@ -90,12 +92,23 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
         store = Store(database, incarnation, config)
         results_on_disk = spool.Spool(spool_dir, incarnation, settings.spool_size * 1_000_000)
         parts = Parts(
-            row, store, database_thread, launcher, subscription, size, results_on_disk, lifeline, stop_signals, wakeup
-        )
+            row, store, database_thread, launcher, subscription, size, results_on_disk, lifeline, stop_signals, wakeup,
+            Cleaner(_secrets(config)),
+        )  # fmt: skip
         try:
             Loop(config, incarnation, parts).run()
         finally:
             launcher.close()  # before anything else: what runs must not go on without us
+
+
+def _secrets(config: Config) -> list[str]:
+    """What the engine reads of secrets. Those that are too short to be masked the log names, once a start."""
+    vault = lines_of(config.ansible.vault_password_file)
+    if any(0 < len(line) < MASKABLE_CHARACTERS for line in vault):
+        log.warning(
+            f"VAULT_PASSWORD_FILE has fewer than {MASKABLE_CHARACTERS} characters: too short to be masked in output"
+        )
+    return [*config.secrets(), *vault, *lines_of(config.secret_key_file)]
 
 
 def _replay(directory: Path, database: Database, patience: Patience) -> None:

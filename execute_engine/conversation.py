@@ -1,4 +1,8 @@
-"""What the consumer and one runner say to each other: the Job, then events until EOF. Never blocks."""
+"""What the consumer and one runner say to each other: the Job, then events until EOF. Never blocks.
+
+Here every event loses the secrets of the engine's configuration, which its runner does not know and cannot mask: a host
+may print the file that holds the same password.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 
 from execute_engine.events import Decoder, encode
 from execute_engine.job import Job
+from execute_engine.output import Cleaner
 
 READ_BYTES = 1 << 18
 READS_A_TURN = 8  # then the loop looks after its other units
@@ -15,10 +20,11 @@ READS_A_TURN = 8  # then the loop looks after its other units
 class Conversation:
     """Owns the socket. closed: the runner has said all, or something that is no event; broken says which then."""
 
-    def __init__(self, events: socket.socket, job: Job) -> None:
+    def __init__(self, events: socket.socket, job: Job, cleaner: Cleaner) -> None:
         self._socket = events
         self._unsent = memoryview(encode(job.to_json()))
         self._decoder = Decoder()
+        self._cleaner = cleaner
         self.closed = False
         self.broken: str | None = None
 
@@ -52,8 +58,8 @@ class Conversation:
                 self.close()
                 break
             try:
-                found += self._decoder.feed(data)
-            except ValueError as exc:
+                found += map(self._cleaner.event, self._decoder.feed(data))
+            except (ValueError, AttributeError, RecursionError) as exc:  # no JSON, no object, a deep one
                 self.broken = str(exc)
                 self.close()
                 break

@@ -24,6 +24,7 @@ from execute_engine.database_thread import DatabaseThread
 from execute_engine.engine_row import Beat, EngineRow
 from execute_engine.errors import LauncherError, LeaseLost
 from execute_engine.launcher_client import LauncherClient
+from execute_engine.output import Cleaner
 from execute_engine.progress import Progress
 from execute_engine.running import RunningUnits
 from execute_engine.slots import Slots
@@ -59,6 +60,7 @@ class Parts:
     lifeline: Lifeline
     stops: Stops
     wakeup: Wakeup
+    cleaner: Cleaner  # of the configuration's secrets
 
 
 class Loop:
@@ -76,6 +78,7 @@ class Loop:
             parts.slots,
             parts.spool,
             config.engine.lease_seconds / BEATS_A_LEASE,
+            parts.cleaner,
             self._unit_ended,
         )
         self._brake = Brake()

@@ -3,34 +3,65 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from contract.masking import Mask
 
 FIELD_LIMIT_BYTES = 64 << 10
 DETAIL_LIMIT_BYTES = 256 << 10
-SHORTEST_SECRET = 8  # a shorter one would blank out words that are no secret; the engine says so at its start
-_MASK = "***"
-_MARKER = "\n[... {} bytes left out ...]\n"
+_CUT = " bytes left out ...]\n"
+_MARKER = "\n[... {}" + _CUT
+_MARKED = re.compile(rf"(\n\[\.\.\. \d+{re.escape(_CUT)})")
+_STRUCTURE = (
+    frozenset(  # of an event: what says which host, when and how is no text, and a secret would be one by chance
+        (
+            "event",
+            "host",
+            "status",
+            "stage",
+            "stopped_on_host",
+            "level",
+            "at",
+            "since",
+            "started_at",
+            "finished_at",
+            "key",
+        )
+    )
+)
 
 
 class Cleaner:
-    """Makes text fit to leave the runner; knows the secrets of one job and never shows them."""
+    """Makes text readable and free of secrets: of the job's in its runner, of the configuration's in the consumer."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = sorted({readable(s) for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
+        self._mask = Mask(readable(secret) for secret in secrets)
 
     def mask(self, text: str) -> str:
-        """Readable text with every secret replaced; of any length."""
-        text = readable(text)
-        for secret in self._secrets:
-            text = text.replace(secret, _MASK)
-        return text
+        """Readable text with every secret replaced; of any length. It may have been cut before, as cut() does it."""
+        text = self._mask.text(readable(text))
+        return self._without_halves(text) if _CUT in text else text
+
+    def _without_halves(self, text: str) -> str:
+        """Of secrets that the cut went through, when it was made by somebody who does not know them."""
+        parts = _MARKED.split(text)  # text, marker, text, ...
+        for marker in range(1, len(parts), 2):
+            parts[marker - 1] = self._mask.head(parts[marker - 1])
+            parts[marker + 1] = self._mask.tail(parts[marker + 1])
+        return "".join(parts)
 
     def field(self, value: object) -> str | None:
         """One column's text: masked first, so that the cut cannot leave half a secret, then cut. None stays None."""
         if value is None:
             return None
         return cut(self.mask(value if isinstance(value, str) else _text(value)))
+
+    def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """An event of a runner with its texts masked; which host it is about, when and how, is not looked at."""
+        return {name: value if name in _STRUCTURE else self.data(value) for name, value in event.items()}
 
     def data(self, value: object) -> Any:
         """The same value as JSON types, each string masked and cut."""
@@ -43,6 +74,16 @@ class Cleaner:
         if isinstance(value, list | tuple | set | frozenset):
             return [self.data(item) for item in value]
         return cut(self.mask(_text(value)))
+
+
+def lines_of(file: Path | str | None) -> list[str]:
+    """Of a file that holds a secret; none where there is no file, or where it cannot be read: who uses it says so."""
+    if not file:
+        return []
+    try:
+        return [line.strip() for line in Path(file).read_text(errors="surrogateescape").split("\n")]
+    except OSError:
+        return []
 
 
 def readable(text: str) -> str:

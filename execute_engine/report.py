@@ -37,7 +37,7 @@ class Report:
 
     def send(self, event: dict[str, Any]) -> None:
         """Called from any thread. An event after the consumer has gone is dropped."""
-        frame = encode(self._cleaner.data(event))
+        frame = encode(self._cleaner.event(event))
         with self._changed:
             if self._closed:
                 return

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from contract import logs
 from contract.failpoint import fail_point
 from execute_engine import preloading, scratch
 from execute_engine.ending import HOST_END_SECONDS, Ending, HostEnding, Limits
@@ -28,7 +29,7 @@ from execute_engine.errors import EngineError, RunnerError
 from execute_engine.events import Decoder
 from execute_engine.job import Job
 from execute_engine.outcome import Outcomes
-from execute_engine.output import Cleaner
+from execute_engine.output import Cleaner, lines_of
 from execute_engine.report import Report, utc_now
 
 if TYPE_CHECKING:  # they import Ansible, which preload() must set the surroundings for
@@ -80,9 +81,11 @@ class _Run:
     """One job, from its first event to its last."""
 
     def __init__(self, job: Job, events: socket.socket, orders_fd: int) -> None:
-        self._report = Report(events, Cleaner(_secrets(job)))
+        secrets = _secrets(job)
+        logs.configure("execute-engine", f"runner {job.unit_id}", secrets)
+        self._cleaner = Cleaner(secrets)
+        self._report = Report(events, self._cleaner)
         self._job = job = self._possible(job)
-        self._cleaner = Cleaner(_secrets(job))
         self._outcomes = Outcomes(job.hosts, job.type == "playbook", utc_now)
         self._orders_fd = orders_fd
         self._connections: Any = None
@@ -220,11 +223,7 @@ def _first_frame(events: socket.socket) -> dict[str, Any]:
 
 
 def _secrets(job: Job) -> list[str]:
-    found = [job.ssh.password, job.ssh.sudo_password]
-    if job.vault_password_file:
-        with contextlib.suppress(OSError):  # what is wrong with it, Ansible says
-            found += map(str.strip, Path(job.vault_password_file).read_text(errors="surrogateescape").split("\n"))
-    return found
+    return [job.ssh.password, job.ssh.sudo_password, *lines_of(job.vault_password_file)]
 
 
 def _leave(code: int) -> NoReturn:

@@ -20,6 +20,7 @@ from execute_engine.database_thread import DatabaseThread
 from execute_engine.errors import LauncherError, SpoolError
 from execute_engine.launcher_client import LauncherClient
 from execute_engine.outbox import Outbox
+from execute_engine.output import Cleaner
 from execute_engine.slots import Slots
 from execute_engine.spool import Spool
 from execute_engine.store import Claimed, Store
@@ -72,10 +73,13 @@ class RunningUnits:
         slots: Slots,
         spool: Spool,
         lease_grace_seconds: float,
+        cleaner: Cleaner,
         unit_ended: Callable[[int, int], None],
     ) -> None:
-        """unit_ended(hosts, unreachable) is called for each unit whose end was stored."""
+        """cleaner takes secrets out of events. unit_ended(hosts, unreachable) is called for each unit whose end was
+        stored."""
         self._unit_ended = unit_ended
+        self._cleaner = cleaner
         self._launcher = launcher
         self._database = database
         self._store = store
@@ -258,7 +262,7 @@ class RunningUnits:
             unit.stop(str(exc), HostStatus.LOST)
             self._end_without_process(unit, NOT_LAUNCHED)
             return
-        run.conversation = Conversation(run.process.events, unit.job)
+        run.conversation = Conversation(run.process.events, unit.job, self._cleaner)
         run.conversation.send()
         facts = {
             "unit": unit.id,

@@ -133,10 +133,21 @@ def vaulted(config: Path) -> str:
     return command(vault, *options, given=SECRETS["vaulted"]).replace("\n", "\n    ")
 
 
+def leak(fleet: Fleet, config: Path) -> str:
+    """What a host may know of the engine's secrets, and print; longer than what is kept, so that one is cut."""
+    known = [SECRETS[name] for name in ("database", "kafka", "sudo", "vault")] + [fleet.password, fernet_key(config)]
+    return f"{json.dumps(known)} {VISIBLE}" + (SECRETS["database"] + VISIBLE) * 5000
+
+
+def fernet_key(config: Path) -> str:
+    return (config.parent / "secret.key").read_text().strip()
+
+
 def submit_all(services: Services, fleet: Fleet, config: Path, on_hosts: Path) -> list[str]:
     """Secret and plain tasks of both types: each succeeds, fails, times out, reaches nobody or cannot be read."""
     fine, nobody = fleet.hosts(count=2), fleet.hosts("refused")
     (on_hosts / "no_log").write_text(SECRETS["no_log"])
+    (on_hosts / "leak").write_text(leak(fleet, config))
     commands = {
         "fine": f"echo {SECRETS['args']}; echo {SECRETS['args']} >> {on_hosts}/said",
         "fails": f"echo {SECRETS['args']}; echo {SECRETS['args']} >&2; exit 3",
@@ -146,13 +157,14 @@ def submit_all(services: Services, fleet: Fleet, config: Path, on_hosts: Path) -
     made = [
         services.submit_adhoc(
             [*fine, *nobody], text, task_id=f"{VISIBLE}-{name}", secret_args=True, become=False,
-            host_timeout=LIMIT_SECONDS,
+            host_timeout=LIMIT_SECONDS if name == "hangs" else None,
         )
         for name, text in commands.items()
     ]  # fmt: skip
     made.append(services.submit_adhoc(fine, f"echo {VISIBLE}", task_id=f"{VISIBLE}-plain", become=False))
+    made.append(services.submit_adhoc(fine, f"cat {on_hosts}/leak", task_id=f"{VISIBLE}-leak", become=False))
     # sudo asks for another password than the one that is configured.
-    made.append(services.submit_adhoc(fine, f"echo {VISIBLE}", task_id=f"{VISIBLE}-sudo", host_timeout=LIMIT_SECONDS))
+    made.append(services.submit_adhoc(fine, f"echo {VISIBLE}", task_id=f"{VISIBLE}-sudo"))
     word = SECRETS["playbook"]
     play = f"- name: {word}\n  hosts: all\n  gather_facts: false\n  vars: {{word: {word}}}\n"
     playbooks = {
@@ -164,7 +176,7 @@ def submit_all(services: Services, fleet: Fleet, config: Path, on_hosts: Path) -
     made += [
         services.submit_playbook(
             [*fine, *nobody], f"{play}  tasks:\n{tasks}", task_id=f"{VISIBLE}-play-{name}", secret_args=True,
-            host_timeout=LIMIT_SECONDS,
+            host_timeout=LIMIT_SECONDS if name == "hangs" else None,
         )
         for name, tasks in playbooks.items()
     ]  # fmt: skip
@@ -286,6 +298,7 @@ def test_twelve_planted_secrets_are_found_nowhere(
         "hangs": {"timeout": 2, "unreachable": 1},
         "unreadable": {"failed": 3},
         "plain": {"success": 2},
+        "leak": {"success": 2},
         "sudo": {"failed": 2},
         "play-fine": {"success": 2, "unreachable": 1},
         "play-fails": {"failed": 2, "unreachable": 1},
@@ -299,13 +312,14 @@ def test_twelve_planted_secrets_are_found_nowhere(
     planted = {
         **SECRETS,
         "ssh": fleet.password,
-        "fernet": (config.parent / "secret.key").read_text().strip(),
+        "fernet": fernet_key(config),
         "token": services.token,
         "ssh key": private_key,
     }
     assert len(set(planted.values())) == 12
     assert [(place, name) for place, text in places for name, word in planted.items() if word.encode() in text] == []
 
+    assert any(b"logger=alembic" in text for place, text in places if place.endswith(".log"))
     for kind in (
         "cmdline of",
         "environ of",

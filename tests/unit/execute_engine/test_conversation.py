@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from execute_engine.conversation import Conversation
-from execute_engine.events import Decoder, encode
+from execute_engine.events import Decoder, HostDone, encode
 from execute_engine.job import Job
+from execute_engine.output import Cleaner
 from tests.unit.execute_engine.jobs import job
 
 
@@ -22,7 +25,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_a_job_larger_than_the_socket_is_handed_over_piece_by_piece(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
     big = job(playbook_content="x" * 5_000_000)
-    conversation = Conversation(ours, big)
+    conversation = Conversation(ours, big, Cleaner())
     decoder, found = Decoder(), []
     conversation.send()
     assert conversation.has_unsent
@@ -35,7 +38,7 @@ def test_a_job_larger_than_the_socket_is_handed_over_piece_by_piece(ends: tuple[
 
 def test_events_are_read_to_the_end_of_the_socket(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
-    conversation = Conversation(ours, job())
+    conversation = Conversation(ours, job(), Cleaner())
     assert conversation.receive() == []
     theirs.sendall(encode({"event": "a"}) + encode({"event": "b"}))
     theirs.close()
@@ -45,7 +48,7 @@ def test_events_are_read_to_the_end_of_the_socket(ends: tuple[socket.socket, soc
 
 def test_bytes_that_are_no_event_end_it(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
-    conversation = Conversation(ours, job())
+    conversation = Conversation(ours, job(), Cleaner())
     theirs.sendall(encode({"event": "a"}))
     assert conversation.receive() == [{"event": "a"}]
     theirs.sendall(b"\xff" * 16)
@@ -56,9 +59,29 @@ def test_bytes_that_are_no_event_end_it(ends: tuple[socket.socket, socket.socket
 
 def test_a_runner_that_is_gone_takes_no_job(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
-    conversation = Conversation(ours, job())
+    conversation = Conversation(ours, job(), Cleaner())
     theirs.close()
     conversation.send()
     assert not conversation.has_unsent
+    conversation.receive()
+    assert conversation.closed
+
+
+def test_events_lose_the_secrets_of_the_configuration(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    conversation = Conversation(ours, job(), Cleaner(["db.example.com"]))
+    done = HostDone("db.example.com", "success", stdout="at db.example.com", detail={"cmd": ["psql", "db.example.com"]})
+    theirs.sendall(encode(done.to_event()))
+    (event,) = conversation.receive()
+    assert HostDone.from_event(event) == replace(done, stdout="at ***", detail={"cmd": ["psql", "***"]})
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "null", '{"event": ' + 900 * "[" + 900 * "]" + "}", 5000 * "["])
+def test_what_is_no_event_ends_it_and_costs_nothing_else(ends: tuple[socket.socket, socket.socket], text: str) -> None:
+    ours, theirs = ends
+    conversation = Conversation(ours, job(), Cleaner())
+    theirs.sendall(struct.pack(">I", len(text)) + text.encode())
+    conversation.receive()
+    theirs.close()
     conversation.receive()
     assert conversation.closed

@@ -65,6 +65,15 @@ def test_the_cut_never_leaves_half_a_secret() -> None:
         assert "horse" not in found
 
 
+def test_half_a_secret_at_a_cut_that_was_made_without_knowing_it_goes_too() -> None:
+    for at in range(FIELD_LIMIT_BYTES // 2 - 60, FIELD_LIMIT_BYTES // 2 + 60):
+        for text in ("x" * at + SECRET + "y" * FIELD_LIMIT_BYTES, "x" * FIELD_LIMIT_BYTES + SECRET + "y" * at):
+            found = Cleaner([SECRET]).mask(cut(text))
+            assert "bytes left out" in found
+            assert "corr" not in found
+            assert "orse" not in found
+
+
 def test_nested_data_is_masked_everywhere_and_becomes_json() -> None:
     value = {
         f"name {SECRET}": [SECRET, (SECRET, 1, None, True, 1.5), {SECRET}],
