@@ -26,7 +26,7 @@ from execute_engine import spool
 from tests.daemons import BASE_PATH, ROOT, Services
 from tests.servers import kafka as kafka_server
 from tests.servers.certificates import Authority
-from tests.servers.fleet import Fleet
+from tests.servers.fleet import PASSWORD, Fleet
 from tests.servers.kafka import KafkaCluster
 from tests.servers.link import Link
 from tests.servers.mariadb import MariaDB
@@ -196,6 +196,47 @@ def submit_all(services: Services, fleet: Fleet, config: Path, on_hosts: Path) -
     return made
 
 
+def memory(pid: int) -> bytes:
+    """All that the process has written to."""
+    found = []
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as opened:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            area, rights = line.split()[:2]
+            if rights.startswith("rw") and "[v" not in line:
+                start, end = (int(number, 16) for number in area.split("-"))
+                opened.seek(start)
+                with contextlib.suppress(OSError):  # a page that is not there
+                    found.append(opened.read(end - start))
+    return b"".join(found)
+
+
+def connected_ports(pid: int) -> set[int]:
+    """The ports that the process has open connections to."""
+    links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    table = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[2].rpartition(":")[2], 16) for row in table if f"socket:[{row[9]}]" in links}
+
+
+def open_files(pid: int) -> set[str]:
+    return {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def look_into_runners(services: Services, known: dict[str, str], ports: set[int]) -> None:
+    """What a client's text could find where it runs. The consumer, which has it all, shows that it would be found."""
+    (consumer,) = services.processes("execute-engine: consumer")
+    assert [name for name, word in known.items() if word.encode() not in memory(consumer)] == []
+    assert connected_ports(consumer) & ports
+    for title in ("launcher", "guard", "runner"):
+        pids = services.processes(f"execute-engine: {title}")
+        assert pids
+        for pid in pids:
+            held = memory(pid)
+            assert [name for name, word in known.items() if word.encode() in held] == [], title
+            assert not connected_ports(pid) & ports, title
+            assert [path for path in open_files(pid) if "/conf/" in path or "/state" in path] == [], title
+            assert (title != "runner") or PASSWORD.encode() in held
+
+
 def spooled(services: Services) -> int:
     return sum(len(left.rows) for left in spool.leftovers(services.backend.directory / VISIBLE / "state/spool"))
 
@@ -275,6 +316,8 @@ def test_twelve_planted_secrets_are_found_nowhere(
             ),
         ]  # fmt: skip
         wait_for("the hosts to run", lambda: all(services.task(t)["counts"]["running"] == 3 for t in tasks[-2:]))
+        known = {name: SECRETS[name] for name in ("database", "kafka")} | {"fernet": fernet_key(config)}
+        look_into_runners(services, known, {mariadb_link.port, int(brokers[0].bootstrap.rpartition(":")[2])})
         mariadb_link.cut()
         (on_hosts / "go").touch()
         wait_for("the results to be on disk", lambda: spooled(services) == 6)
