@@ -209,6 +209,10 @@ class EngineSettings:
     )
     lease_seconds: int = options.integer(30, 2, 3600, "An engine without a sign of life for so long is taken for dead.")
     drain_seconds: int = options.integer(600, 0, 86_400, "Longest wait for running units at a stop, seconds.")
+    runner_user: str = options.text(
+        "", "User that runs tasks on the engine, where it is started as root. Empty: the engine's own.",
+        pattern=r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", expected="the name of a user",
+    )  # fmt: skip
     allow_local: bool = options.switch(False, "yes: tasks may run on the engine itself.")
 
 

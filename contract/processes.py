@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import select
 import signal
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -26,6 +28,47 @@ def die_with_parent(parent_pid: int | None = None) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != expected:  # it died before the call above: nobody would tell us any more
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom a process can become."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+def user(name: str) -> User:
+    """Raises KeyError when there is no such user."""
+    found = pwd.getpwnam(name)
+    return User(name, found.pw_uid, found.pw_gid, tuple(os.getgrouplist(name, found.pw_gid)), found.pw_dir)
+
+
+def become(user: User) -> None:
+    """For good, from root: no way leads back. It ends what die_with_parent() asked for. Raises PermissionError."""
+    os.setgroups(user.groups)
+    os.setgid(user.gid)
+    os.setuid(user.uid)
+    os.environ |= {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
+
+
+def unreadable_for(user: User, paths: Iterable[Path]) -> list[Path]:
+    """Those that this user cannot read. For root, in a process with one thread: it asks in a fork."""
+    found = []
+    for path in paths:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                become(user)
+                os._exit(not os.access(path, os.R_OK))
+            finally:
+                os._exit(1)
+        if os.waitpid(pid, 0)[1]:
+            found.append(path)
+    return found
 
 
 def become_subreaper() -> None:

@@ -14,6 +14,7 @@ from contract.config import Config
 from contract.errors import ConfigError
 from contract.supervised import Lifeline
 from contract.supervisor import Child, Supervisor
+from execute_engine import runner_user
 
 SERVICE = "execute-engine"
 CONFIG = Path("conf/server.conf")
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = configuration.load(options.config, "execute_engine")
         logs.configure(SERVICE, options.role or "supervisor", config.secrets())
+        if options.role is None:
+            runner_user.check(config, options.config)
     except ConfigError as exc:
         print(exc, file=sys.stderr)
         return ConfigError.EXIT_CODE

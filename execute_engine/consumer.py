@@ -12,7 +12,7 @@ from contract.config import Config
 from contract.database import Database
 from contract.masking import MASKABLE_CHARACTERS
 from contract.supervised import Lifeline
-from execute_engine import outbox, results, scratch, slots, spool, stops
+from execute_engine import outbox, results, runner_user, scratch, slots, spool, stops
 from execute_engine.database_thread import DatabaseThread
 from execute_engine.engine_row import EngineRow
 from execute_engine.errors import LauncherError, LeaseLost, SpoolError, StopRequested, TwinError
@@ -69,7 +69,9 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
         _settle(former, row, patience)
 
         lifeline.alive()  # the same, for START_SECONDS
-        launcher = LauncherClient(state_dir=settings.state_dir, incarnation=incarnation, runner=runner)
+        launcher = LauncherClient(
+            state_dir=settings.state_dir, incarnation=incarnation, runner=runner, user=runner_user.of(settings)
+        )
         ending.callback(launcher.close)
         log.info("launcher started", extra={"plugins": " ".join(launcher.start())})
         memory.keep([incarnation])

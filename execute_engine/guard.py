@@ -69,7 +69,7 @@ class Guard:
 
     events belongs to the runner: closed here once it is started, so that its EOF is the runner's. control comes from
     the consumer: {"stop": reason} and {"lease_until": monotonic} frames, and EOF when it is gone. life is a pipe whose
-    EOF says that the launcher is.
+    EOF says that the launcher is. user is who the runner becomes; the guard stays root then, and can kill it.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Guard:
         control: socket.socket,
         life: int,
         run: RunnerMain,
+        user: processes.User | None = None,
         kill: sweep.Kill = sweep.kill,
     ) -> None:
         self._deadline = time.monotonic() + timeout_seconds
@@ -93,6 +94,7 @@ class Guard:
         self._control = control
         self._life = life
         self._run = run
+        self._user = user
         self._kill = kill
         self._decoder = framing.Decoder()
         self._runner_pid = 0
@@ -127,7 +129,6 @@ class Guard:
         self._events.close()
 
     def _be_runner(self, guard_pid: int, orders: int) -> int:
-        processes.die_with_parent(guard_pid)
         os.setsid()
         self._children.close()
         self._control.close()
@@ -135,6 +136,9 @@ class Guard:
         os.close(self._orders)
         _raise_oom_score()
         processes.set_title(f"execute-engine: runner {self._unit_id}")
+        if self._user is not None:
+            processes.become(self._user)
+        processes.die_with_parent(guard_pid)  # behind what would undo it; a guard that died before is noticed
         self._run(self._events, orders)
         return 0
 

@@ -1,7 +1,7 @@
 """The launcher: Ansible loaded once, then a guard forked for every unit. Who kills whom is told in guard.py.
 
-`python -m execute_engine.launcher --socket FD --runner MODULE`, started by the consumer (launcher_client.py), with one
-end of a SEQPACKET socket pair. Frames as in events.py:
+`python -m execute_engine.launcher --socket FD --runner MODULE [--user NAME]`, started by the consumer
+(launcher_client.py), with one end of a SEQPACKET socket pair. Frames as in events.py:
 
     first of all   {"ready": [plugin, ...]} or {"failed": reason}
     to it          {"request": n, "unit": id, "timeout_seconds": s, "memory_bytes": n,
@@ -49,9 +49,10 @@ MAX_REASON = 4000  # characters
 class Launcher:
     """consumer: the socket; run: what a runner does. Its children are its guards, and the orphans of dead ones."""
 
-    def __init__(self, consumer: socket.socket, run: RunnerMain) -> None:
+    def __init__(self, consumer: socket.socket, run: RunnerMain, user: processes.User | None) -> None:
         self._consumer = consumer
         self._run = run
+        self._user = user
         self._children = Children()
         self._life, self._life_writer = os.pipe2(os.O_CLOEXEC)
         self._guards: set[int] = set()
@@ -114,6 +115,7 @@ class Launcher:
             control=socket.socket(fileno=control),
             life=self._life,
             run=self._run,
+            user=self._user,
         )
         return guard.guard()
 
@@ -178,6 +180,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="execute_engine.launcher")
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--runner", required=True)
+    parser.add_argument("--user", type=processes.user)
     options = parser.parse_args(arguments)
     processes.set_title("execute-engine: launcher")
     processes.become_subreaper()
@@ -196,7 +199,7 @@ def main(arguments: Sequence[str]) -> int:
         consumer.sendall(framing.encode({"ready": plugins}))
     except BrokenPipeError:
         return 0
-    Launcher(consumer, run).serve()
+    Launcher(consumer, run, options.user).serve()
     return 0
 
 

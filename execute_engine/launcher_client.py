@@ -39,10 +39,14 @@ log = logging.getLogger(__name__)
 class LauncherClient:
     """One launcher at a time, and the units it started. For one thread; nothing blocks but where it says so."""
 
-    def __init__(self, *, state_dir: Path, incarnation: str, runner: str = "execute_engine.runner") -> None:
+    def __init__(
+        self, *, state_dir: Path, incarnation: str, runner: str = "execute_engine.runner", user: str = ""
+    ) -> None:
+        """user: who the runners become; "" = nobody else."""
         self._marks = former.environment(state_dir, incarnation)
         self._incarnation = incarnation
         self._runner = runner
+        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None  # None: the launcher is dead, or was never started
         self._decoder = framing.Decoder()
@@ -83,6 +87,7 @@ class LauncherClient:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "execute_engine.launcher"]
         command += ["--socket", str(theirs.fileno()), "--runner", self._runner]
+        command += ["--user", self._user] if self._user else []
         environment = {name: value for name, value in os.environ.items() if name in PASSED_ON} | self._marks
         with theirs:
             self._process = subprocess.Popen(

@@ -43,4 +43,4 @@ def sweep(incarnation: str | None = None) -> None:
 
 
 def _prefix(incarnation: str) -> str:
-    return f"execute-engine-runner-{os.getuid()}-{incarnation or 'alone'}-"
+    return f"execute-engine-runner-{incarnation or f'alone-{os.getuid()}'}-"

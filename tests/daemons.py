@@ -104,11 +104,11 @@ class Daemon(Process):
         if module != "distribute":  # its launcher passes on little of the environment, and marks of its own
             state_dir = Path(_read(config)["Exec_Engine"]["STATE_DIR"])
             self._marks.add(f"{former.STATE_DIR}={state_dir.resolve()}".encode())
-        self._argv = [sys.executable, "-m", module, "--config", str(config)]
+        self.argv = [sys.executable, "-m", module, "--config", str(config)]
 
     def launch(self, env: Mapping[str, str] | None = None) -> None:
         """Start, or start again, with env besides the test's own environment. Returns at once."""
-        self.start(self._argv, {**os.environ, **(env or {}), "PYTHONPATH": str(ROOT), MARK: self.mark})
+        self.start(self.argv, {**os.environ, **(env or {}), "PYTHONPATH": str(ROOT), MARK: self.mark})
 
     def send(self, number: signal.Signals) -> None:
         if self.alive:
@@ -160,10 +160,17 @@ class Services:
         daemon.wait_until(ready)
 
     def start_engine(
-        self, config: Path, env: Mapping[str, str] | None = None, module: str = "execute_engine"
+        self,
+        config: Path,
+        env: Mapping[str, str] | None = None,
+        module: str = "execute_engine",
+        within: Sequence[str] = (),
     ) -> Daemon:
-        """Blocks until a new incarnation of the engine is live. Another module is one of tests.runners."""
+        """Blocks until a new incarnation of the engine is live. Another module is one of tests.runners; within is a
+        command that becomes the daemon in surroundings of its own.
+        """
         daemon = self._daemon(module, config, self.engines)
+        daemon.argv[:0] = within
         engine_id = _read(config)["Exec_Engine"]["ENGINE_ID"]
         former = self.live_incarnations(engine_id)
         daemon.launch(env)

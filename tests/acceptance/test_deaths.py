@@ -24,7 +24,7 @@ def count(starts: Path) -> int:
 
 
 def _scratch(incarnations: set[str]) -> list[Path]:
-    return [path for name in incarnations for path in Path("/tmp").glob(f"execute-engine-runner-*-{name}-*")]
+    return [path for name in incarnations for path in Path("/tmp").glob(f"execute-engine-runner-{name}-*")]
 
 
 def unit_processes(services: Services) -> dict[int, str]:

@@ -277,7 +277,7 @@ class Check:
     def _scratch(self) -> list[str]:
         query = sa.select(engine.c.incarnation)
         incarnations = self._services.database.read(lambda connection: connection.scalars(query).all())
-        left = (Path("/tmp").glob(f"execute-engine-runner-*-{name}-*") for name in incarnations)
+        left = (Path("/tmp").glob(f"execute-engine-runner-{name}-*") for name in incarnations)
         return [str(path) for path in itertools.chain.from_iterable(left)]
 
 

@@ -171,7 +171,7 @@ def _remains(services: Services, fleet: Fleet) -> dict[str, set[str]]:
         "processes": {f"{pid} {title}" for pid, title in services.processes().items()},
         "open files": {name for pid, title in services.processes().items() for name in _open_files(pid, title)},
         "STATE_DIR": {path.name for path in state_dir.iterdir() if not path.name.startswith("progress")},
-        "/tmp": {path.name for path in Path("/tmp").glob(f"execute-engine-runner-*-{incarnation}-*")},
+        "/tmp": {path.name for path in Path("/tmp").glob(f"execute-engine-runner-{incarnation}-*")},
         "/dev/shm": {path.name for path in Path("/dev/shm").iterdir()},
         "on the hosts": {
             f"{pid} {line}"
