@@ -54,7 +54,7 @@ class Plays:
         """
         self._job = job
         _surround_run(job, scratch)
-        share = Share(job.files_dir, str(scratch))
+        share = Share(job.files_dir, str(scratch), job.projects)
         files.install(share)
         lookups.install(share)
         self.loader = _Files(job, share)

@@ -5,7 +5,12 @@ paths that no data loader has seen; each of them is hooked by install(), at run 
 
     {% include %} and {% import %}     read what lies on a search path that is a variable
     include_vars of a directory        walks through it
+    a role                             follows links before a data loader sees it
+    copy of a directory                names what it makes after the folder that it has found
     fetch                              writes
+
+A path into a project means the version of it that the task sees: Files.path_dwim says which file that is, and so do
+the hooks, by Share.seen(). Names that begin with a dot, directly below the share, are the service's own.
 
 Paths are compared when all symbolic links are resolved. Whoever can change the share between the look and the reading
 wins; the runner's user should be one that may read nothing else.
@@ -15,18 +20,23 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import ansible
 from ansible._internal._templating import _jinja_bits
 from ansible.errors import AnsibleFileNotFound, AnsibleParserError
+from ansible.parsing import dataloader
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.action import fetch, include_vars
-from jinja2 import Environment, FileSystemLoader
+from ansible.playbook.role.definition import RoleDefinition
+from ansible.plugins.action import copy, fetch, include_vars
+from jinja2 import Environment, FileSystemLoader, TemplateNotFound
+from jinja2.loaders import split_template_path
 
+from contract import project_files
 from execute_engine.fence.hooks import Refused, hook
+from execute_engine.fence.versions import Versions
 
 COLLECTIONS = str(Path(ansible.__file__).parent.parent / "ansible_collections")  # of the pinned package: their roles
 
@@ -38,10 +48,13 @@ class SearchRefused(Refused, AnsibleParserError):  # type: ignore[misc]
 class Share:
     """The files that a client's text may read."""
 
-    def __init__(self, files_dir: str, scratch: str) -> None:
-        """scratch: the runner's own directory, where Ansible puts the files that it makes."""
+    def __init__(self, files_dir: str, scratch: str, projects: Mapping[str, str] | None = None) -> None:
+        """scratch: the runner's own directory, where Ansible puts the files that it makes. projects: as in a Job."""
         self.files_dir = files_dir
         self._roots = (files_dir, scratch, COLLECTIONS)
+        versions = Versions(files_dir, projects or {})
+        self.seen = versions.seen
+        self.shown = versions.shown
 
     def check(self, *paths: str | bytes, named: str = "") -> None:
         """Raises Refused for a path that leads out of the share, whether there is a file or not.
@@ -51,7 +64,20 @@ class Share:
         for path in map(os.fsdecode, paths):
             real = os.path.realpath(path)
             if path != os.devnull and not any(_is_below(real, root) for root in self._roots):
-                raise Refused(f"{named or path} is refused: on the engine only files below {self.files_dir} are read")
+                raise Refused(
+                    f"{named or self.shown(path)} is refused: on the engine only files below {self.files_dir} are read"
+                )
+            if self._is_own(real):
+                raise Refused(
+                    f"{named or self.shown(path)} is refused: on the engine nothing is read whose name, directly below "
+                    f"{self.files_dir}, begins with a dot"
+                )
+
+    def _is_own(self, real: str) -> bool:
+        """What distribute keeps beside the projects; its git mirrors may hold what a project does not show any more."""
+        top = os.path.realpath(self.files_dir).rstrip("/") + "/"
+        name = real.removeprefix(top).split("/")[0] if real.startswith(top) else ""
+        return name.startswith(".") and name != project_files.VERSIONS
 
 
 def _checked(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,7 +90,7 @@ def _checked(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Files(DataLoader):  # type: ignore[misc]
-    """Files as Ansible reads them, of the share only; where projects get versions, path_dwim() maps names to them."""
+    """Files as Ansible reads them: of the share only, and of the versions that the task sees."""
 
     def __init__(self, share: Share) -> None:
         super().__init__()
@@ -79,10 +105,17 @@ class Files(DataLoader):  # type: ignore[misc]
     get_real_file = _checked(DataLoader.get_real_file)
     _get_file_contents = _checked(DataLoader._get_file_contents)
 
+    def path_dwim(self, given: str) -> str:
+        return self.share.seen(super().path_dwim(given))
+
+    def path_dwim_relative(self, path: str, *args: Any, **kwargs: Any) -> str:
+        return self.share.seen(super().path_dwim_relative(self.share.shown(path), *args, **kwargs))
+
     def path_dwim_relative_stack(self, paths: list[str], dirname: str, source: str, *args: Any, **kwargs: Any) -> str:
         """What is not there is no less refused: else it would tell which files are."""
+        paths = [self.share.shown(path) for path in paths]  # so that ../ leads from one project to another
         try:
-            found = os.fsdecode(super().path_dwim_relative_stack(paths, dirname, source, *args, **kwargs))
+            found = self.share.seen(super().path_dwim_relative_stack(paths, dirname, source, *args, **kwargs))
         except AnsibleFileNotFound as error:
             self._check_search(self.path_dwim(source), *(error.paths or ()))
             raise
@@ -96,24 +129,67 @@ class Files(DataLoader):  # type: ignore[misc]
             raise SearchRefused(error.message) from None
 
 
+class _Os:
+    """The module os, but path.exists() looks where Share.seen() says."""
+
+    def __init__(self, share: Share) -> None:
+        self.path = _OsPath(share)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+class _OsPath:
+    def __init__(self, share: Share) -> None:
+        self._share = share
+
+    def exists(self, path: str | bytes) -> bool:
+        return os.path.exists(self._share.seen(path))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os.path, name)
+
+
 def install(share: Share) -> None:
     """For this process and its forks, for good. Raises KeyError where this ansible-core has no such method."""
 
     class Templates(FileSystemLoader):
         def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
-            found = super().get_source(environment, template)
-            share.check(found[1])
-            return found
+            for folder in self.searchpath:
+                path = share.seen(os.path.join(folder, *split_template_path(template)))
+                if os.path.isfile(path):
+                    share.check(path)
+                    return FileSystemLoader(os.path.dirname(path)).get_source(environment, os.path.basename(path))
+            raise TemplateNotFound(template)
 
     def set_root_dir(plain: Callable[..., None], action: Any) -> None:
         plain(action)
+        action.source_dir = share.seen(action.source_dir)
         share.check(action.source_dir)
+
+    def load_role_path(plain: Callable[..., Any], role: Any, *args: Any) -> Any:
+        name, path = plain(role, *args)
+        return name, share.seen(path)
+
+    def walk_dirs(plain: Callable[..., Any], topdir: str, *args: Any, **kwargs: Any) -> Any:
+        """A whole project is copied into a folder of its own name, not of its commit's."""
+        found = plain(topdir, *args, **kwargs)
+        folder, name = os.path.basename(topdir), os.path.basename(share.shown(topdir))
+        if not folder or folder == name:
+            return found
+        return {
+            kind: [(source, name + made.removeprefix(folder)) for source, made in entries]
+            for kind, entries in found.items()
+        }
 
     def run_fetch(plain: Callable[..., Any], action: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise Refused("fetch is refused: it writes on the engine; slurp returns a file's content")
 
+    dataloader.os = _Os(share)
     _jinja_bits.FileSystemLoader = Templates
     hook(include_vars.ActionModule, "_set_root_dir", set_root_dir)
+    hook(RoleDefinition, "_load_role_path", load_role_path)
+    hook(copy, "_walk_dirs", walk_dirs)
     hook(fetch.ActionModule, "run", run_fetch)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -13,8 +14,8 @@ class Refused(AnsibleError):  # type: ignore[misc]
     """What a client asked for would run, read or write on the engine. The task fails on its host with this sentence."""
 
 
-def hook(owner: type, name: str, hooked: Callable[..., Any]) -> None:
-    """Call hooked(the method as it was, the arguments...) in place of the class's own method.
+def hook(owner: type | ModuleType, name: str, hooked: Callable[..., Any]) -> None:
+    """Call hooked(the method as it was, the arguments...) in place of the class's own method, or a module's function.
 
     Raises KeyError where this ansible-core has no such method: without its hooks nothing may run.
     """

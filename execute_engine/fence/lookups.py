@@ -6,13 +6,14 @@ place, by JinjaPluginIntercept. What is not known here is refused.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable
 from typing import Any
 
 from ansible._internal._templating._jinja_plugins import JinjaPluginIntercept
 from ansible.plugins.loader import lookup_loader
-from ansible.plugins.lookup import fileglob, password
+from ansible.plugins.lookup import fileglob, first_found, password
 
 from execute_engine.fence.files import Share
 from execute_engine.fence.hooks import Refused, hook, in_place_of
@@ -83,7 +84,13 @@ def install(share: Share) -> None:
     ) -> list[str]:
         found = plain(lookup, terms, *args, **kwargs)
         share.check(*found, named=", ".join(terms))
-        return found
+        return list(map(share.shown, found))
+
+    def run_first_found(plain: Callable[..., list[str]], lookup: Any, *args: Any, **kwargs: Any) -> list[str]:
+        return list(map(share.shown, plain(lookup, *args, **kwargs)))
+
+    def seen(value: Any) -> Any:
+        return share.seen(value) if isinstance(value, str | bytes) else value
 
     def invoke(plain: Callable[..., Any], plugin: Any, *args: Any, **kwargs: Any) -> Any:
         name = f"{plugin.plugin_type} {plugin.ansible_name}"
@@ -93,17 +100,31 @@ def install(share: Share) -> None:
             )
         if name not in JINJA_OF_PATHS:
             return plain(plugin, *args, **kwargs)
-        share.check(*(value for value in (*args, *kwargs.values()) if isinstance(value, str | bytes)))
+        args, kwargs = tuple(map(seen, args)), {key: seen(value) for key, value in kwargs.items()}
+        share.check(*(value for value in (*args, *kwargs.values()) if isinstance(value, str)))
         found = plain(plugin, *args, **kwargs)
         if isinstance(found, list):
             share.check(*found, named=args[0])
+            found = list(map(share.shown, found))
         return found
 
     lookup_loader.get_with_context = load
     hook(password.LookupModule, "_parse_parameters", parse_password)
     hook(fileglob.LookupModule, "run", run_fileglob)
+    hook(first_found.LookupModule, "run", run_first_found)
+    fileglob.glob = _Glob(share)
     plain_invoke = vars(JinjaPluginIntercept)["_invoke_plugin"].__func__
     JinjaPluginIntercept._invoke_plugin = staticmethod(in_place_of(plain_invoke, invoke))
+
+
+class _Glob:
+    """The module glob, as the lookup fileglob uses it."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+
+    def glob(self, pattern: bytes) -> list[bytes]:
+        return list(map(os.fsencode, glob.glob(self._share.seen(pattern))))
 
 
 def _is_known(name: str) -> bool:
