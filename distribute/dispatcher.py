@@ -140,6 +140,8 @@ class Dispatcher:
         if glance.is_held:
             self._hold(glance)
             return idle_seconds
+        if glance.published_file_hosts and not glance.file_slots:
+            self._take_back_files()
         if not glance.has_waiting:
             return idle_seconds
         return 0.0 if self._may_publish(glance) and self._publish(glance) else BUSY_SECONDS
@@ -156,18 +158,24 @@ class Dispatcher:
             units = self._database.write(self._retract)
             log.info("dispatching is held, units were taken back", extra={"units": units})
 
-    def _retract(self, connection: sa.Connection) -> int:
+    def _take_back_files(self) -> None:
+        """No engine could claim them, and their messages are done with."""
+        units = self._database.write(lambda connection: self._retract(connection, only_files=True))
+        log.warning("no live engine sees project files, units were taken back", extra={"units": units})
+
+    def _retract(self, connection: sa.Connection, only_files: bool = False) -> int:
         self._leadership.fence(connection)
-        return dispatch.retract(connection)
+        return dispatch.retract(connection, only_files)
 
     def _may_publish(self, glance: Glance) -> bool:
         if self._publisher is not None and self._publisher.problem():
             return False  # what is published now could not be told
-        return glance.room > 0 or glance.published_hosts == 0
+        return glance.room > 0 or glance.is_bare(needs_files=False)
 
     def _publish(self, glance: Glance) -> bool:
         """Publish the units whose turn it is; False when nobody may have one."""
-        keys = turns.in_turn(self._database.read(dispatch.waiting_task_keys), self._last_key)
+        waiting = self._database.read(lambda connection: dispatch.waiting_task_keys(connection, glance.takes_files))
+        keys = turns.in_turn(waiting, self._last_key)
         for some in turns.portions(keys, TASKS_A_TURN):
             choice = self._choose(glance, some)
             self._last_key = choice.last_key

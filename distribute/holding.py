@@ -58,7 +58,11 @@ def _answer(connection: sa.Connection) -> dict[str, Any]:
     return answers.envelope({"held": True, "held_by": row.held_by, "since": moment(row.since)})
 
 
-def sentence(connection: sa.Connection) -> str | None:
-    """Why nothing goes out, while all is held."""
+def sentence(connection: sa.Connection, needs_files: bool) -> str | None:
+    """Why nothing of a task goes out: all is held, or it needs project files and no engine sees them."""
     row = queries.hold(connection)
-    return row and f"all dispatching is held since {moment(row.since)} by {row.held_by}: POST /release/ resumes it"
+    if row is not None:
+        return f"all dispatching is held since {moment(row.since)} by {row.held_by}: POST /release/ resumes it"
+    if needs_files and not queries.sees_files(connection):
+        return "no live engine sees the project files that it may read: GET /engines/ says what each one misses"
+    return None

@@ -117,7 +117,7 @@ def _progress(connection: sa.Connection, task_id: str) -> dict[str, Any]:
             **_speed(task, finished),
             "projects": {name: version.partition("+")[0] for name, version in (task.projects or {}).items()},
             "warnings": task.warnings,
-            "waits_for": holding.sentence(connection) if waits else None,
+            "waits_for": holding.sentence(connection, bool(task.needs_files)) if waits else None,
             "rerun_of": task.rerun_of,
             "cancelled_date": moment(task.cancelled_at),
         }

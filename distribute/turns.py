@@ -38,22 +38,24 @@ def choose(
     """Take the tasks' units by turns, one unit a turn, as long as the window has room.
 
     A unit that is larger than the room ends the choice: the next one begins with its task, so that small units do not
-    keep a large one waiting for ever. A task at its limit of hosts is passed over. A window and a task with nothing
-    out always take one unit, however large it is.
+    keep a large one waiting for ever. A task at its limit of hosts is passed over, and so is one that needs project
+    files when the engines that see them have enough. A window and a task with nothing out always take one unit,
+    however large it is.
     """
     chosen: list[UnitMessage] = []
-    room, is_empty = glance.room, glance.published_hosts == 0
     hosts_out = {task.key: task.hosts_out for task in tasks}
     turns = deque((task, deque(units[task.key])) for task in tasks)
     while turns:
         task, waiting = turns.popleft()
         if not waiting or not _may_have(waiting[0], hosts_out[task.key], task.parallel or default_parallel):
             continue
-        if waiting[0].host_count > room and not is_empty:
+        if task.needs_files and not glance.takes_files:
+            continue
+        if waiting[0].host_count > glance.room and not glance.is_bare(task.needs_files):
             return Choice(tuple(chosen), last_key, waits_for_room=True)
         unit = waiting.popleft()
         chosen.append(UnitMessage(unit.id, task.id, task.type, unit.attempt, unit.host_count))
-        room, is_empty = room - unit.host_count, False
+        glance = glance.after(unit.host_count, task.needs_files)
         hosts_out[task.key] += unit.host_count
         last_key = task.key
         turns.append((task, waiting))

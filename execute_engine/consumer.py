@@ -12,6 +12,7 @@ from contract.config import Config
 from contract.database import Database
 from contract.masking import MASKABLE_CHARACTERS
 from contract.supervised import Lifeline
+from execute_engine import former as marks
 from execute_engine import outbox, results, runner_user, scratch, slots, spool, stops
 from execute_engine.database_thread import DatabaseThread
 from execute_engine.engine_row import EngineRow
@@ -20,6 +21,7 @@ from execute_engine.former import kill_former
 from execute_engine.launcher_client import LauncherClient
 from execute_engine.loop import Loop, Parts
 from execute_engine.output import Cleaner, lines_of
+from execute_engine.share_probe import ShareProbe
 from execute_engine.start import Memory, Patience, await_database, only_one, refuse_twins
 from execute_engine.stops import Stops
 from execute_engine.store import Store
@@ -93,9 +95,11 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
         database_thread.start()
         store = Store(database, incarnation, config)
         results_on_disk = spool.Spool(spool_dir, incarnation, settings.spool_size * 1_000_000)
+        share = ShareProbe(settings.files_dir, marks.of_state_dir(settings.state_dir))
+        ending.callback(share.close)
         parts = Parts(
-            row, store, database_thread, launcher, subscription, size, results_on_disk, lifeline, stop_signals, wakeup,
-            Cleaner(_secrets(config)),
+            row, store, database_thread, launcher, subscription, size, results_on_disk, share, lifeline, stop_signals,
+            wakeup, Cleaner(_secrets(config)),
         )  # fmt: skip
         try:
             Loop(config, incarnation, parts).run()

@@ -72,6 +72,7 @@ class EngineRow:
             "slots": slots,
             "free_slots": slots,
             "state": EngineState.LIVE,
+            "sees_files": False,  # until the share has answered
             "started_at": now(),
             "beat_at": now(),
         }
@@ -83,7 +84,7 @@ class EngineRow:
 
         self._database.write(register)
 
-    def beat(self, state: EngineState, free_slots: int, missing: str | None) -> Beat:
+    def beat(self, state: EngineState, free_slots: int, missing: str | None, sees_files: bool = False) -> Beat:
         """Prove that this incarnation lives, and read what it holds.
 
         One that was declared dead while it was paused comes back: what it held is settled, what it claims is its own.
@@ -95,6 +96,7 @@ class EngineRow:
             "state": state,
             "free_slots": free_slots,
             "missing": missing,
+            "sees_files": sees_files,
         }
         mine = sa.update(engine).where(engine.c.incarnation == self._incarnation)
 

@@ -18,7 +18,12 @@ ITSELF_SECONDS = 3.0  # former guards end their units by themselves, better than
 
 
 def environment(state_dir: Path, incarnation: str) -> dict[str, str]:
-    return {STATE_DIR: str(state_dir.resolve()), INCARNATION: incarnation}
+    return {**of_state_dir(state_dir), INCARNATION: incarnation}
+
+
+def of_state_dir(state_dir: Path) -> dict[str, str]:
+    """Of what belongs to no unit, and is none of a launcher's: only a next consumer ends it."""
+    return {STATE_DIR: str(state_dir.resolve())}
 
 
 def of_incarnation(incarnation: str) -> set[int]:

@@ -16,7 +16,7 @@ from execute_engine.timer import Timer
 from execute_engine.zabbix import Trapper
 
 WATCH_SECONDS = 0.5  # between two looks at the consumer's progress
-FIGURES = ("slots", "free_slots", "units", "hosts", "unkillable", "spooled", "dropped", "braked")
+FIGURES = ("slots", "free_slots", "units", "hosts", "unkillable", "spooled", "dropped", "braked", "sees_files")
 FIGURE_KEY = "exec.engine.{}"
 QUIET_SECONDS = 60.0  # a failure is logged once in so long
 

@@ -27,6 +27,7 @@ from execute_engine.launcher_client import LauncherClient
 from execute_engine.output import Cleaner
 from execute_engine.progress import Progress
 from execute_engine.running import RunningUnits
+from execute_engine.share_probe import ShareProbe
 from execute_engine.slots import Slots
 from execute_engine.spool import Spool
 from execute_engine.stops import Stops
@@ -57,6 +58,7 @@ class Parts:
     subscription: Subscription | None  # None: the database is the queue
     slots: Slots
     spool: Spool
+    share: ShareProbe
     lifeline: Lifeline
     stops: Stops
     wakeup: Wakeup
@@ -117,10 +119,13 @@ class Loop:
             poll.register(flag, select.POLLIN)
         for descriptor, events in self._running.sources():
             poll.register(descriptor, events)
+        if (share := self._parts.share.source()) is not None:
+            poll.register(share, select.POLLIN)
         beat_at = float("inf") if self._beating else self._beat.at
         stops_at = self._stop_look.at if self._running.begun_ids and not self._looking_for_stops else float("inf")
         stops_at = min(stops_at, self._running.lease_order_at())
         due_at = min(beat_at, stops_at, self._report.at, self._running.due_at(), self._drained_at, self._claim_at())
+        due_at = min(due_at, self._parts.share.due_at())
         seconds = min(due_at - time.monotonic(), self._config.intervals.exec)
         return {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
 
@@ -133,6 +138,8 @@ class Loop:
         self._running.mind_lease(moment)
         self._mind_stops(moment)
         self._keep_launcher(moment)
+        if self._parts.share.turn(moment):
+            self._beat.now()  # the dispatcher must know
         self._take_message()
         self._claim(moment)
         if not self._beating and self._beat.due(moment):
@@ -171,14 +178,15 @@ class Loop:
         if not self._may_claim() or moment < self._paused_until():
             return
         room, store, held = self._slots.room(), self._parts.store, frozenset(self._running.ids)
+        with_files = self._parts.share.answers
         search = self._claims.next(room, moment)
         if search is None:
             return
         if search.delivery is None:
-            self._parts.database.submit("claim", lambda: store.claim_oldest(room, held), self._claimed)
+            look = functools.partial(store.claim_oldest, room, held, with_files=with_files)
         else:
-            unit_id = search.delivery.message.unit_id
-            self._parts.database.submit("claim", lambda: store.claim(unit_id, room, held), self._claimed)
+            look = functools.partial(store.claim, search.delivery.message.unit_id, room, held, with_files=with_files)
+        self._parts.database.submit("claim", look, self._claimed)
 
     def _claimed(self, found: Claimed | NoRoom | None) -> None:
         moment = time.monotonic()
@@ -197,7 +205,7 @@ class Loop:
             self._running.hand_back(found.unit_id)
 
     def _passed_over(self, delivery: Delivery | None) -> None:
-        """Its unit is unknown, has ended, or is another's: a message may come late, twice, or from anybody."""
+        """Its unit is unknown, ended, another's, or needs the share: a message comes late, twice, or from anybody."""
         if delivery is not None:
             self._vain_messages += 1
             facts = {"unit": delivery.message.unit_id, "count": self._vain_messages}
@@ -222,10 +230,11 @@ class Loop:
     def _send_beat(self) -> None:
         self._beating = True
         row, state, free_slots, missing = self._parts.row, self._state, self._slots.free, self._missing()
+        sees_files = self._parts.share.answers
 
         def beat() -> tuple[float, Beat]:
             begun = time.monotonic()  # the lease counts from before the statement, whenever its answer comes
-            return begun, row.beat(state, free_slots, missing)
+            return begun, row.beat(state, free_slots, missing, sees_files)
 
         self._parts.database.submit("beat", beat, self._beaten, urgent=True)
 
@@ -316,6 +325,7 @@ class Loop:
             self._running.spool_problem(),
             self._running.launch_problem(),
             None if room.runner_free else f"RUNNERS ({self._slots.runners}) is reached: no memory for more units",
+            parts.share.problem(time.monotonic()),
         ]
         found = "; ".join(problem for problem in problems if problem) or None
         kind = found and found.split(" for ")[0]
@@ -345,6 +355,7 @@ class Loop:
             unkillable=len(self._running.unkillable),
             spooled=self._running.spooled,
             dropped=self._running.dropped,
+            sees_files=int(self._parts.share.answers),
             braked=int(self._brake.on),
         )
         try:

@@ -18,6 +18,7 @@ class Progress:
     unkillable: int  # processes that outlived their unit
     spooled: int  # results on disk that the database does not have
     dropped: int  # results of units that were given to another engine
+    sees_files: int  # 1: the share of project files answers
     braked: int  # 1: it tries one unit now and then, because its own ended unreachable and others' did not
 
 

@@ -52,24 +52,29 @@ class Store:
         self._database = database
         self._config = config
 
-    def claim(self, unit_id: int, room: Room, held: Set[int] = frozenset()) -> Claimed | NoRoom | None:
+    def claim(
+        self, unit_id: int, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True
+    ) -> Claimed | NoRoom | None:
         """Take one published unit; None when it is unknown, another's, taken back or cancelled, or of those held.
 
+        with_files: also a unit whose task may read project files; else it is None too, and stays for other engines.
         held: units whose end is still on its way to the database. One may have been given back for us meanwhile; were
         it taken again, that end would be the end of this attempt.
         """
         if unit_id in held:
             return None
-        found = self._database.write(lambda connection: self._claim(connection, unit_id, room))
+        found = self._database.write(lambda connection: self._claim(connection, unit_id, room, with_files))
         if not isinstance(found, int):
             return found
         fail_point("claimed")
         return self._load(unit_id, found)
 
-    def claim_oldest(self, room: Room, held: Set[int] = frozenset()) -> Claimed | NoRoom | None:
-        """Take the oldest published unit that nobody else takes first; None when there is none."""
-        for unit_id in self._database.read(_published):
-            found = self.claim(unit_id, room, held)
+    def claim_oldest(
+        self, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True
+    ) -> Claimed | NoRoom | None:
+        """Take the oldest published unit that nobody else takes first; None when there is none. As claim()."""
+        for unit_id in self._database.read(lambda connection: _published(connection, with_files)):
+            found = self.claim(unit_id, room, held, with_files=with_files)
             if found is not None:
                 return found
         return None
@@ -173,15 +178,16 @@ class Store:
         hosts = sum(row.host_count for row in found)
         return sum(row.unreachable for row in found) / hosts if hosts else None
 
-    def _claim(self, connection: sa.Connection, unit_id: int, room: Room) -> int | NoRoom | None:
+    def _claim(self, connection: sa.Connection, unit_id: int, room: Room, with_files: bool) -> int | NoRoom | None:
         """The unit's host count when it is ours now."""
         columns = (unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count)
-        row = connection.execute(sa.select(*columns).where(unit.c.id == unit_id)).first()
+        of_task = sa.select(*columns, task.c.needs_files).join(task, task.c.key == unit.c.task_key)
+        row = connection.execute(of_task.where(unit.c.id == unit_id)).first()
         if row is None:
             return None
         if (row.state, row.incarnation, row.begun_at) == (UnitState.RUNNING, self.incarnation, None):
             return int(row.host_count)  # claimed, and the answer was lost
-        if row.state != UnitState.PUBLISHED:
+        if row.state != UnitState.PUBLISHED or (row.needs_files and not with_files):
             return None
         if not room.fits(row.host_count):
             return NoRoom(unit_id, row.host_count)
@@ -189,6 +195,7 @@ class Store:
             task.c.key == row.task_key,
             task.c.state.in_((TaskState.QUEUED, TaskState.RUNNING)),
             task.c.cancelled_at.is_(None),
+            *_may_read(with_files),
         )
         claimed = connection.execute(
             sa.update(unit)
@@ -305,11 +312,13 @@ def job_of(
     )
 
 
-def _published(connection: sa.Connection) -> Sequence[int]:
-    return (
-        connection.execute(
-            sa.select(unit.c.id).where(unit.c.state == UnitState.PUBLISHED).order_by(unit.c.id).limit(CANDIDATES)
-        )
-        .scalars()
-        .all()
-    )
+def _published(connection: sa.Connection, with_files: bool) -> Sequence[int]:
+    published = sa.select(unit.c.id).where(unit.c.state == UnitState.PUBLISHED)
+    if not with_files:
+        published = published.join(task, task.c.key == unit.c.task_key).where(*_may_read(with_files))
+    return connection.scalars(published.order_by(unit.c.id).limit(CANDIDATES)).all()
+
+
+def _may_read(with_files: bool) -> tuple[sa.ColumnElement[bool], ...]:
+    """Of the tasks that this engine may take now: without the share only those that read no project files."""
+    return () if with_files else (sa.not_(task.c.needs_files),)

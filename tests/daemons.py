@@ -21,6 +21,7 @@ from contract.config import DatabaseSettings
 from contract.database import Database
 from contract.states import EngineState, TaskState
 from execute_engine import former
+from tests.project_share import mark_share
 from tests.servers.fleet import Fleet
 from tests.servers.process import Process, free_ports, wait_for
 
@@ -55,6 +56,7 @@ class Backend:
         parser.read_dict(merged)
         path = self.directory / engine_id / "conf" / "server.conf"
         path.parent.mkdir(parents=True, exist_ok=True)
+        mark_share(Path(str(merged["Exec_Engine"]["FILES_DIR"])))
         with path.open("w") as file:
             parser.write(file)
         path.chmod(0o600)

@@ -6,7 +6,7 @@ Candidates come from a plain SELECT; each change is an UPDATE on the condition t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -47,11 +47,31 @@ class Glance:
     has_finished: bool  # a task without an open unit
     has_cancelled: bool = False  # a cancelled task with a unit that was given back, or published, meanwhile
     is_held: bool = False  # all dispatching
+    file_slots: int = 0  # of the live engines that see project files
+    published_file_hosts: int = 0  # of the published units whose task may read them
 
     @property
     def room(self) -> int:
-        """Hosts that may still be published."""
-        return self.slots - self.published_hosts
+        """Hosts that may still be published. Units that only some engines can take leave the others' slots free."""
+        return self.slots - self._others - min(self.published_file_hosts, self.file_slots)
+
+    @property
+    def takes_files(self) -> bool:
+        """Units that need project files go out as long as the engines that see them have a slot for them."""
+        return self.published_file_hosts < self.file_slots
+
+    def is_bare(self, needs_files: bool) -> bool:
+        """Nothing is out that keeps engines from such a unit: then one goes out, however large it is."""
+        return self._others == 0 and (self.published_file_hosts == 0 or not needs_files)
+
+    def after(self, hosts: int, needs_files: bool) -> Glance:
+        """When a unit of so many hosts is published besides."""
+        file_hosts = self.published_file_hosts + hosts * needs_files
+        return replace(self, published_hosts=self.published_hosts + hosts, published_file_hosts=file_hosts)
+
+    @property
+    def _others(self) -> int:
+        return self.published_hosts - self.published_file_hosts
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class WaitingTask:
     type: str
     parallel: int  # hosts that may be out at once; 0 = as the configuration says
     hosts_out: int  # of its published and running units
+    needs_files: bool = False  # it may read project files: not every engine can take its units
 
 
 @dataclass(frozen=True)
@@ -132,6 +153,7 @@ def glance(connection: sa.Connection) -> Glance:
     published = sa.select(sa.func.coalesce(sa.func.sum(unit.c.host_count), 0)).where(
         unit.c.state == UnitState.PUBLISHED
     )
+    of_files = published.join(task, task.c.key == unit.c.task_key).where(task.c.needs_files)
     waiting = sa.select(sa.func.min(unit.c.task_key)).where(unit.c.state == UnitState.WAITING)
     row = connection.execute(
         sa.select(
@@ -141,18 +163,31 @@ def glance(connection: sa.Connection) -> Glance:
             _finished().limit(1).scalar_subquery(),
             _cancelled().limit(1).scalar_subquery(),
             sa.select(sa.func.count()).select_from(dispatch_hold).scalar_subquery(),
+            slots.where(engine.c.sees_files).scalar_subquery(),
+            of_files.scalar_subquery(),
         )
     ).one()
-    return Glance(int(row[0]), int(row[1]), row[2] is not None, row[3] is not None, row[4] is not None, row[5] > 0)
-
-
-def waiting_task_keys(connection: sa.Connection) -> list[int]:
-    """Open tasks with waiting units, in order. A look into the index for each open task, none for each unit."""
-    rows = connection.execute(
-        sa.select(task.c.key).where(
-            task.c.state.in_(OPEN_TASKS), task.c.cancelled_at.is_(None), _first_unit(UnitState.WAITING).is_not(None)
-        )
+    return Glance(
+        int(row[0]),
+        int(row[1]),
+        row[2] is not None,
+        row[3] is not None,
+        row[4] is not None,
+        row[5] > 0,
+        int(row[6]),
+        int(row[7]),
     )
+
+
+def waiting_task_keys(connection: sa.Connection, with_files: bool = True) -> list[int]:
+    """Open tasks with waiting units, in order. A look into the index for each open task, none for each unit.
+
+    with_files: also those that need project files.
+    """
+    waiting = sa.select(task.c.key).where(
+        task.c.state.in_(OPEN_TASKS), task.c.cancelled_at.is_(None), _first_unit(UnitState.WAITING).is_not(None)
+    )
+    rows = connection.execute(waiting if with_files else waiting.where(sa.not_(task.c.needs_files)))
     return sorted(rows.scalars())  # not ORDER BY: it might walk the primary key, through all the tasks ever
 
 
@@ -164,12 +199,15 @@ def waiting_tasks(connection: sa.Connection, keys: Sequence[int]) -> list[Waitin
         .scalar_subquery()
     )
     rows = connection.execute(
-        sa.select(task.c.key, task.c.id, task.c.type, task.c.options, hosts_out.label("hosts_out")).where(
-            task.c.key.in_(keys)
-        )
+        sa.select(
+            task.c.key, task.c.id, task.c.type, task.c.options, task.c.needs_files, hosts_out.label("hosts_out")
+        ).where(task.c.key.in_(keys))
     )
     found = {
-        row.key: WaitingTask(row.key, row.id, row.type, row.options["parallel"], int(row.hosts_out)) for row in rows
+        row.key: WaitingTask(
+            row.key, row.id, row.type, row.options["parallel"], int(row.hosts_out), bool(row.needs_files)
+        )
+        for row in rows
     }
     return [found[key] for key in keys if key in found]
 
@@ -199,9 +237,15 @@ def publish(connection: sa.Connection, unit_ids: Sequence[int]) -> set[int]:
     return won
 
 
-def retract(connection: sa.Connection) -> int:
-    """published -> waiting for every unit that no engine has claimed; returns how many."""
+def retract(connection: sa.Connection, only_files: bool = False) -> int:
+    """published -> waiting for every unit that no engine has claimed; returns how many.
+
+    only_files: of those whose task needs project files.
+    """
     out = sa.select(unit.c.id).where(unit.c.state == UnitState.PUBLISHED).order_by(unit.c.id)
+    if only_files:  # looked for without a lock: it would hold the tasks' rows too
+        of_files = out.join(task, task.c.key == unit.c.task_key).where(task.c.needs_files)
+        out = out.where(unit.c.id.in_(list(connection.scalars(of_files))))
     locked = list(connection.scalars(out.with_for_update()))
     retracted = connection.execute(
         sa.update(unit)

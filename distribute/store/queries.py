@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contract.states import ENDED_UNITS, FINAL_STATUSES, HostStatus, UnitState
+from contract.states import ENDED_UNITS, FINAL_STATUSES, EngineState, HostStatus, UnitState
 from contract.tables import dispatch_hold, engine, host_result, task, unit
 from distribute import patterns as host_patterns
 from distribute.store.cancelling import OPEN_TASKS
@@ -191,6 +191,12 @@ def _progress(connection: sa.Connection, of: sa.ColumnElement[bool]) -> tuple[di
 def hold(connection: sa.Connection) -> Row | None:
     """The row that holds all dispatching, if there is one."""
     return connection.execute(sa.select(dispatch_hold)).first()
+
+
+def sees_files(connection: sa.Connection) -> bool:
+    """Whether a live engine has said that the share of project files answers."""
+    seeing = sa.select(engine.c.incarnation).where(engine.c.state == EngineState.LIVE, engine.c.sees_files)
+    return connection.execute(seeing.limit(1)).first() is not None
 
 
 def hosts_with_status(connection: sa.Connection, task_key: int, statuses: Sequence[str]) -> tuple[str, ...]:

@@ -187,7 +187,7 @@ class Engine:
 
     def move(self) -> None:
         self.counter += 1
-        progress.write(self.state_dir, Progress(self.counter, "i", 60, 40, 2, 20, 1, 5, 0, 0))
+        progress.write(self.state_dir, Progress(self.counter, "i", 60, 40, 2, 20, 1, 5, 0, 1, 0))
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -235,6 +235,7 @@ def test_it_beats_while_the_consumer_moves_and_falls_silent_when_it_does_not(
         "exec.engine.spooled": "5",
         "exec.engine.dropped": "0",
         "exec.engine.braked": "0",
+        "exec.engine.sees_files": "1",
     }
     time.sleep(4)  # two intervals, and time to notice
     silent_at = len(server.received)
@@ -256,6 +257,6 @@ def test_a_hanging_zabbix_is_logged_and_neither_ends_nor_stops_the_process(
 
 
 def test_refused_values_are_logged(serve: Callable[[Answer], TrapperServer], engine: Callable[[int], Engine]) -> None:
-    tested = engine(serve(accept(refused=9)).port)
-    wait_for("the log", _moving(tested, lambda: "Zabbix refused 9 of 9 values" in tested.log.read_text()))
+    tested = engine(serve(accept(refused=10)).port)
+    wait_for("the log", _moving(tested, lambda: "Zabbix refused 10 of 10 values" in tested.log.read_text()))
     assert tested.stop() == 0

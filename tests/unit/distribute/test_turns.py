@@ -12,8 +12,8 @@ from distribute.store.dispatch import Glance, WaitingTask, WaitingUnit
 from distribute.turns import Choice
 
 
-def task(key: int, parallel: int = 0, hosts_out: int = 0) -> WaitingTask:
-    return WaitingTask(key, f"task-{key}", "adhoc", parallel, hosts_out)
+def task(key: int, parallel: int = 0, hosts_out: int = 0, needs_files: bool = False) -> WaitingTask:
+    return WaitingTask(key, f"task-{key}", "adhoc", parallel, hosts_out, needs_files)
 
 
 def units(task_key: int, sizes: Sequence[int]) -> list[WaitingUnit]:
@@ -28,9 +28,11 @@ def choose(
     published: int = 0,
     default_parallel: int = 0,
     last_key: int = 0,
+    file_slots: int = 0,
+    published_files: int = 0,
 ) -> Choice:
-    """waiting: the sizes of each task's waiting units."""
-    glance = Glance(slots=slots, published_hosts=published, has_waiting=True, has_finished=False)
+    """waiting: the sizes of each task's waiting units. published: hosts; of them published_files need files."""
+    glance = Glance(slots, published, True, False, file_slots=file_slots, published_file_hosts=published_files)
     by_task = {key: units(key, sizes) for key, sizes in waiting.items()}
     return turns.choose(glance, tasks, by_task, default_parallel, last_key)
 
@@ -138,3 +140,53 @@ def test_tasks_without_waiting_units_are_passed_over() -> None:
 def test_portions_leave_no_key_out() -> None:
     assert list(turns.portions([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
     assert list(turns.portions([], 2)) == []
+
+
+def test_while_no_engine_sees_files_those_who_need_them_wait_and_all_others_go_on() -> None:
+    tasks = [task(1, needs_files=True), task(2), task(3, needs_files=True)]
+    chosen = choose(tasks, {1: [30, 30], 2: [30, 30], 3: [500]}, slots=60)
+    assert (ids(chosen), chosen.waits_for_room) == ([201, 202], False)
+
+
+def test_while_all_engines_see_files_there_is_no_difference() -> None:
+    waiting = {1: [30] * 3334, 2: [3]}
+    chosen = choose([task(1, needs_files=True), task(2)], waiting, slots=120, file_slots=120)
+    assert ids(chosen) == [101, 201, 102, 103]
+    assert chosen.waits_for_room
+
+
+def test_files_go_out_for_the_engines_that_see_them_and_others_for_all() -> None:
+    chosen = choose([task(1, needs_files=True), task(2)], {1: [30] * 9, 2: [30] * 9}, slots=120, file_slots=60)
+    assert ids(chosen) == [101, 201, 102, 202]
+
+
+@pytest.mark.parametrize("out", [30, 45, 90])
+def test_units_that_only_busy_engines_could_take_leave_the_slots_of_the_others_free(out: int) -> None:
+    """An engine of 30 slots sees files and is busy; one of 30 does not."""
+    chosen = choose(
+        [task(1, needs_files=True), task(2)],
+        {1: [30], 2: [30]},
+        slots=60,
+        published=out,
+        file_slots=30,
+        published_files=out,
+    )
+    assert ids(chosen) == [201]
+
+
+def test_units_that_nobody_can_take_any_more_take_no_room() -> None:
+    """They were published before the engines lost the share, and are about to be taken back."""
+    chosen = choose([task(1)], {1: [30, 30]}, slots=60, published=60, published_files=60)
+    assert ids(chosen) == [101, 102]
+
+
+def test_a_unit_that_needs_files_and_is_larger_than_the_room_goes_when_nothing_is_out() -> None:
+    tasks, waiting = [task(1, needs_files=True)], {1: [500]}
+    assert ids(choose(tasks, waiting, slots=60, file_slots=30)) == [101]
+    waits = choose(tasks, waiting, slots=60, file_slots=30, published=30)
+    assert (ids(waits), waits.waits_for_room) == ([], True)
+
+
+def test_a_large_unit_is_not_kept_waiting_by_files() -> None:
+    chosen = choose([task(1)], {1: [500]}, slots=60, file_slots=60, published=60, published_files=60)
+    assert ids(chosen) == [101]

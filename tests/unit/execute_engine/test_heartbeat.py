@@ -8,7 +8,7 @@ from execute_engine.progress import Progress
 
 
 def shown(counter: int, incarnation: str = "a") -> Progress:
-    return Progress(counter, incarnation, 60, 30, 1, 30, 0, 0, 0, 0)
+    return Progress(counter, incarnation, 60, 30, 1, 30, 0, 0, 0, 1, 0)
 
 
 def test_what_was_there_when_the_watch_began_proves_nothing() -> None:
