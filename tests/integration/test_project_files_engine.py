@@ -97,7 +97,7 @@ def files_of(version: str, host: Path) -> dict[str, str]:
         "data.ini": f"[a]\nkey=of {version}\n",
         "data.csv": f"key,of {version}\n",
         "vars.yml": f"in_file: of {version}\n",
-        "vars_folder/one.yml": f"in_folder: of {version}\n",
+        f"vars_folder/{version}.yml": f"in_folder: of {version}\n",
         "tasks.yml": f"- {{set_fact: {{seen: of {version}}}}}\n",
         "play.yml": one_play(f"{{copy: {{src: text, dest: '{host}/of_play'}}}}"),
         "roles/own/tasks/main.yml": "".join(
@@ -112,11 +112,11 @@ def files_of(version: str, host: Path) -> dict[str, str]:
         ),
         "roles/own/tasks/next.yml": f"- {{set_fact: {{in_role: of {version}}}}}\n",
         "roles/own/defaults/main.yml": f"of_defaults: of {version}\n",
-        "roles/own/vars/more/one.yml": f"seen_in_role: of {version}\n",
+        f"roles/own/vars/more/{version}.yml": f"seen_in_role: of {version}\n",
         "roles/own/files/own": f"of {version}",
         "parts/1": f"of {version},\n",
-        "parts/2": f"of {version}",
-        "tree/deep/text": f"of {version}",
+        f"parts/2{version}": f"of {version}",
+        f"tree/deep/{version}": f"of {version}",
         "run.sh": f"#!/bin/sh\necho of {version}\n",
         "patch": f"--- a\n+++ b\n@@ -1 +1 @@\n-before\n+of {version}\n",
     }
@@ -218,7 +218,7 @@ READING: dict[str, list[str]] = {  # the tasks by which each plugin that reads a
     ],
 }
 WRITTEN = {
-    **dict.fromkeys(("copied", "tree/deep/text", "unpacked"), "of a"),
+    **dict.fromkeys(("copied", "tree/deep/a", "unpacked"), "of a"),
     "assembled": "of a,\nof a",
     "templated": "of a of a of a",
     "patched": "of a\n",
