@@ -95,6 +95,7 @@ class Outcomes:
         self._playbook = playbook
         self._now = now
         self._lock = threading.RLock()
+        self.hangs_at: Callable[[], str | None] = lambda: None  # what keeps all hosts that run nothing from going on
 
     def plan(self, host: str, keys: Collection[str]) -> None:
         """These tasks are in the plays for this host: they count in tasks_total, run or not."""
@@ -235,7 +236,7 @@ class Outcomes:
         with self._lock:
             taken = [host for name in hosts if not (host := self._hosts[name]).done]
             finished = sum(host.done for host in self._hosts.values())
-            culprits = [host.name for host in taken if host.running]
+            culprits = self.hangs_at() or _names([host.name for host in taken if host.running])
             found = []
             for host in taken:
                 host.done = True
@@ -246,7 +247,7 @@ class Outcomes:
             return found
 
     def _cut(
-        self, host: _Host, reason: str, engine_id: str, stuck: Stuck | None, culprits: list[str], finished: int
+        self, host: _Host, reason: str, engine_id: str, stuck: Stuck | None, culprits: str, finished: int
     ) -> HostDone:
         running = host.running
         if running is not None and (stuck is not None or host.started_at is not None or host.rows):
@@ -255,11 +256,12 @@ class Outcomes:
                 blame += f"; {finished} of the unit's {len(self._hosts)} hosts had finished by then"
         elif host.rows:
             status, stuck = HostStatus.HELD, None
-            blame = f"had finished {host.tasks_ok} of {host.tasks_total} tasks and was waiting for {_names(culprits)}"
+            culprits = culprits or "other hosts of its unit"
+            blame = f"had finished {host.tasks_ok} of {host.tasks_total} tasks and was waiting for {culprits}"
         else:
             status = HostStatus.NOT_STARTED
             blame = f"nothing of it had been started on engine {engine_id}"
-            blame += f": it was waiting for {_names(culprits)}" if culprits else ""
+            blame += f": it was waiting for {culprits}" if culprits else ""
         if reason != "deadline":
             status = HostStatus.CANCELLED
             blame = f"{reason.removeprefix('stop:').strip() or 'stopped'}: {blame}"
@@ -322,7 +324,5 @@ def _counts(host: _Host) -> dict[str, int]:
 
 
 def _names(hosts: list[str], most: int = 5) -> str:
-    if not hosts:
-        return "other hosts of its unit"
     more = f" and {len(hosts) - most} more" if len(hosts) > most else ""
     return ", ".join(hosts[:most]) + more

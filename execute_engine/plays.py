@@ -57,6 +57,7 @@ class Plays:
         share = Share(job.files_dir, str(scratch), job.projects)
         files.install(share)
         lookups.install(share)
+        self.hangs_at = share.hangs_at
         self.loader = _Files(job, share)
         _open_vault(job, self.loader)
         self.inventory = _inventory(job.hosts, self.loader)

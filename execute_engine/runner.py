@@ -138,6 +138,7 @@ class _Run:
         if not _threads_unusable:
             workers.watch(callback.nothing_left)
         self._plays = Plays(self._job, directory, variables)
+        self._outcomes.hangs_at = self._plays.hangs_at
         self._plays.run(callback)
         callback.recap()
 

@@ -18,9 +18,12 @@ wins; the runner's user should be one that may read nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,6 +44,9 @@ from execute_engine.fence.versions import Versions
 COLLECTIONS = str(Path(ansible.__file__).parent.parent / "ansible_collections")  # of the pinned package: their roles
 
 
+MOMENT_SECONDS = 1.0
+
+
 class SearchRefused(Refused, AnsibleParserError):  # type: ignore[misc]
     """The same; vars_files would lose any other error's text."""
 
@@ -55,6 +61,25 @@ class Share:
         versions = Versions(files_dir, projects or {})
         self.seen = versions.seen
         self.shown = versions.shown
+        self._reading: tuple[str, float] | None = None  # what the main thread reads now, and since when
+
+    @contextlib.contextmanager
+    def reads(self, path: str | bytes) -> Iterator[None]:
+        """Around a read that may hang. In a worker's thread the task that runs is to blame, and is known."""
+        if self._reading is not None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._reading = (self.shown(path), time.monotonic())
+        try:
+            yield
+        finally:
+            self._reading = None
+
+    def hangs_at(self) -> str | None:
+        """What all hosts of the unit wait for, while the main thread reads a file for more than a moment."""
+        if (reading := self._reading) is None or (seconds := time.monotonic() - reading[1]) < MOMENT_SECONDS:
+            return None
+        return f"the engine, which was reading {reading[0]} for {seconds:.0f} s"
 
     def check(self, *paths: str | bytes, named: str = "") -> None:
         """Raises Refused for a path that leads out of the share, whether there is a file or not.
@@ -83,8 +108,9 @@ class Share:
 def _checked(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def method(self: Files, path: str, *args: Any, **kwargs: Any) -> Any:
-        self.share.check(self.path_dwim(path))
-        return plain(self, path, *args, **kwargs)
+        with self.share.reads(path):
+            self.share.check(self.path_dwim(path))
+            return plain(self, path, *args, **kwargs)
 
     return method
 
@@ -109,13 +135,15 @@ class Files(DataLoader):  # type: ignore[misc]
         return self.share.seen(super().path_dwim(given))
 
     def path_dwim_relative(self, path: str, *args: Any, **kwargs: Any) -> str:
-        return self.share.seen(super().path_dwim_relative(self.share.shown(path), *args, **kwargs))
+        with self.share.reads(path):
+            return self.share.seen(super().path_dwim_relative(self.share.shown(path), *args, **kwargs))
 
     def path_dwim_relative_stack(self, paths: list[str], dirname: str, source: str, *args: Any, **kwargs: Any) -> str:
         """What is not there is no less refused: else it would tell which files are."""
         paths = [self.share.shown(path) for path in paths]  # so that ../ leads from one project to another
         try:
-            found = self.share.seen(super().path_dwim_relative_stack(paths, dirname, source, *args, **kwargs))
+            with self.share.reads(source):
+                found = self.share.seen(super().path_dwim_relative_stack(paths, dirname, source, *args, **kwargs))
         except AnsibleFileNotFound as error:
             self._check_search(self.path_dwim(source), *(error.paths or ()))
             raise

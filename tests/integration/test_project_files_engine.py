@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import os
+import re
 import tarfile
 import threading
 import time
@@ -107,13 +109,16 @@ def files_of(version: str, host: Path) -> dict[str, str]:
                 "{include_tasks: next.yml}",
                 "{include_vars: {dir: more}}",
                 f"{{assert: {{that: [in_role == 'of {version}', seen_in_role == in_role, of_defaults == in_role]}}}}",
-                that("query('fileglob', '*') | map('basename') == ['own']"),
+                f"{{include_vars: {{dir: vars/only_{version}}}}}",
+                that("in_only == in_role", f"query('fileglob', '*.glob') | map('basename') == ['{version}.glob']"),
             )
         ),
         "roles/own/tasks/next.yml": f"- {{set_fact: {{in_role: of {version}}}}}\n",
         "roles/own/defaults/main.yml": f"of_defaults: of {version}\n",
         f"roles/own/vars/more/{version}.yml": f"seen_in_role: of {version}\n",
+        f"roles/own/vars/only_{version}/one.yml": f"in_only: of {version}\n",
         "roles/own/files/own": f"of {version}",
+        f"roles/own/files/{version}.glob": "",
         "parts/1": f"of {version},\n",
         f"parts/2{version}": f"of {version}",
         f"tree/deep/{version}": f"of {version}",
@@ -315,9 +320,10 @@ def test_a_role_by_its_name_in_a_project_is_of_the_version_of_the_task(
 
 def test_one_project_reads_another_ones_version(play: Start, files_dir: Path) -> None:
     """By a path that leads out of the project's folder, as it is written."""
-    folder = project_files.version(files_dir, "app", A)
-    (folder / "across.yml").write_text("- {set_fact: {seen: \"{{ lookup('file', '../team/web/text') }}\"}}\n")
-    succeeded(play("{include_tasks: app/across.yml}", SEEN))
+    folder = project_files.version(files_dir, "app", A) / "deep"
+    folder.mkdir()
+    (folder / "across.yml").write_text("- {set_fact: {seen: \"{{ lookup('file', '../../team/web/text') }}\"}}\n")
+    succeeded(play("{include_tasks: app/deep/across.yml}", SEEN))
 
 
 def test_a_project_that_the_task_does_not_name_is_as_the_share_shows_it(play: Start) -> None:
@@ -360,6 +366,26 @@ def test_what_distribute_keeps_beside_the_projects_is_refused(
     assert done["status"] == "failed"
     assert "is refused: on the engine nothing is read whose name, directly below" in done["msg"]
     assert not list(host.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "says"),
+    [
+        ("{import_tasks: app/pipe}", "", "nothing of it had been started on engine e1: it was"),
+        ("{include_tasks: app/pipe}", "", "had finished 2 of 2 tasks and was"),
+        ("{debug: {msg: x}}", "  vars_files: [app/pipe]\n", "nothing of it had been started on engine e1: it was"),
+    ],
+)
+def test_hosts_that_wait_for_a_file_that_is_not_read_say_so(
+    play: Start, files_dir: Path, task: str, more: str, says: str
+) -> None:
+    """Here the runner itself reads it, for all hosts, and none of them runs a task."""
+    os.mkfifo(project_files.version(files_dir, "app", A) / "pipe")
+    runner = play("{debug: {msg: x}}", task, more=more)
+    time.sleep(4)
+    runner.order_end()
+    (done,) = runner.ended().values()
+    assert re.fullmatch(rf"{says} waiting for the engine, which was reading \S*app/pipe for \d+ s", done["blame"])
 
 
 @pytest.mark.parametrize("way", ["threads-asyncssh", "processes"])
