@@ -101,7 +101,10 @@ def files_of(version: str, host: Path) -> dict[str, str]:
         "vars.yml": f"in_file: of {version}\n",
         f"vars_folder/{version}.yml": f"in_folder: of {version}\n",
         "tasks.yml": f"- {{set_fact: {{seen: of {version}}}}}\n",
-        "play.yml": one_play(f"{{copy: {{src: text, dest: '{host}/of_play'}}}}"),
+        "play.yml": one_play(
+            f"{{copy: {{src: text, dest: '{host}/of_play'}}}}",
+            that(f"query('fileglob', '{'b' if version == 'a' else 'a'}.glob') == []"),
+        ),
         "roles/own/tasks/main.yml": "".join(
             f"- {task}\n"
             for task in (
