@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from tests.daemons import Services
+from tests.runner_process import one_play
 from tests.servers.git import GitServer
 from tests.servers.process import wait_for
 
@@ -125,3 +126,47 @@ def test_after_kill_9_of_distribute_git_and_ssh_are_gone_and_the_next_start_swee
     assert services.api("/file/")["data"][0]["commit"] == old
     assert clone(services, app)["commit"] == new
     wait_for("the sweep", lambda: not half_made.exists(), 30)
+
+
+@pytest.mark.parametrize("backend", ["cluster"], indirect=True)
+def test_a_release_is_rolled_forward_and_back_and_every_task_sees_one_version(
+    services: Services, git_server: GitServer, sections: dict[str, dict[str, object]], app: str, server_directory: Path
+) -> None:
+    """The roll forward comes while a task is between its two copies on 60 hosts."""
+    name = f"{GROUP}/{app}"
+    hosts = git_server.fleet.hosts("healthy", 60)
+    server_directory.chmod(0o777)
+    go_on = server_directory / "go-on"
+
+    def roll_out(to: str) -> str:
+        (server_directory / to).mkdir(mode=0o777)
+        (server_directory / to).chmod(0o777)
+        dest = f"{server_directory}/{to}/{{{{ inventory_hostname }}}}"
+        tasks = (
+            f"{{copy: {{src: {app}/part-1, dest: '{dest}.1'}}}}",
+            f"{{wait_for: {{path: {go_on}, timeout: 100}}}}",
+            f"{{copy: {{src: {app}/part-2, dest: '{dest}.2'}}}}",
+        )
+        return services.submit_playbook(hosts, one_play(*tasks), timeout=150)
+
+    def arrived(at: str) -> set[str]:
+        found = [path.read_text() for path in (server_directory / at).iterdir()]
+        assert len(found) == 120
+        return set(found)
+
+    services.start(**sections, Exec_Engine={"SLOTS": 60})
+    old = clone(services, app, ref="v1.0")["commit"]
+    first = roll_out("first")
+    wait_for("all hosts to wait", lambda: len(list((server_directory / "first").glob("*.1"))) == 60, 120)
+    new = git_server.commit(name, "main", {f"part-{number}": b"v2\n" for number in range(20)})
+    assert clone(services, app)["commit"] == new
+    go_on.touch()
+    assert services.wait_task(first)["counts"]["success"] == 60
+    assert services.task(first)["projects"] == {app: old}
+    assert arrived("first") == {"v1.0\n"}
+
+    assert services.wait_task(roll_out("second"))["counts"]["success"] == 60
+    assert arrived("second") == {"v2\n"}
+    assert clone(services, app, ref=old[:10])["commit"] == old
+    assert services.wait_task(roll_out("third"))["counts"]["success"] == 60
+    assert arrived("third") == {"v1.0\n"}
