@@ -157,9 +157,9 @@ class Cloner:
                 self.tree.require_free(wanted.project)
                 self.tree.forget_unfinished(wanted.project)
                 repository = self._repository(wanted, deadline, progress)
-                found = self._with_sound_mirror(wanted, lambda: repository.find(wanted.ref, wanted.depth))
-                version = found.commit + (WITH_SUBMODULES if wanted.submodules else "")
-                size = self._version(wanted, found, version, repository, deadline)
+                found, version, size = self._with_sound_mirror(
+                    wanted.project, lambda: self._version(wanted, repository, deadline)
+                )
                 fail_point("version-ready")
                 with self.tree.naming(deadline):
                     self._database.write(lambda connection: _store(connection, wanted, found, version, size, deed))
@@ -185,31 +185,36 @@ class Cloner:
         mirror = self.tree.mirror(wanted.project)
         return Repository(self._gitlab, self.tree.files_dir, mirror, url, deadline, progress)
 
-    def _with_sound_mirror(self, wanted: Wanted, find: Callable[[], Found]) -> Found:
-        """Once more with a new mirror where git does not get on with the one that is there."""
-        mirror = self.tree.mirror(wanted.project)
-        had_mirror = mirror.exists()
+    def _with_sound_mirror(self, project: str, work: Callable[[], T]) -> T:
+        """Once more with a new mirror where git does not get on with the one that is there. Raises BadGateway."""
+        mirror = self.tree.mirror(project)
+        if mirror.exists():
+            try:
+                return work()
+            except GitError as exc:
+                log.warning("a mirror is made anew", extra={"project": project, "error": str(exc)})
+            remove(mirror)
         try:
-            return find() if had_mirror else _answered(find)
+            return work()
         except GitError as exc:
-            log.warning("a mirror is made anew", extra={"project": wanted.project, "error": str(exc)})
-        remove(mirror)
-        return _answered(find)
+            raise BadGateway(f"{exc}; nothing was done.") from exc
 
-    def _version(self, wanted: Wanted, found: Found, version: str, repository: Repository, deadline: float) -> Size:
-        """The size of the version, which is made where it is not there."""
+    def _version(self, wanted: Wanted, repository: Repository, deadline: float) -> tuple[Found, str, Size]:
+        """What the ref is, the version's name, and its size; it is made where it is not there. Raises GitError."""
+        found = repository.find(wanted.ref, wanted.depth)
+        version = found.commit + (WITH_SUBMODULES if wanted.submodules else "")
         if self.tree.has(wanted.project, version):
             self.tree.mark(wanted.project, version)
-            return self.tree.size(wanted.project, version)
+            return found, version, self.tree.size(wanted.project, version)
         made = self.tree.new_version(wanted.project)
         try:
-            _answered(lambda: repository.check_out(found.commit, made, wanted.submodules))
+            repository.check_out(found.commit, made, wanted.submodules)
             size = measured(made)
             fail_point("version-made")
             self.tree.adopt(made, wanted.project, version, deadline)
         finally:
             remove(made)
-        return size
+        return found, version, size
 
 
 def unknown(name: str) -> NotFound:
@@ -232,14 +237,6 @@ def _store(connection: sa.Connection, wanted: Wanted, found: Found, version: str
     _require_free(connection, wanted)  # others may have come while git worked
     projects.put(connection, wanted.project, wanted.group, found.ref, version, size.files, size.bytes)
     audit.add(connection, replace(deed, msg=f"{found.ref} is {found.commit}"))
-
-
-def _answered(work: Callable[[], T]) -> T:
-    """GitError as what is answered."""
-    try:
-        return work()
-    except GitError as exc:
-        raise BadGateway(f"{exc}; nothing was done.") from exc
 
 
 def _failed(error: RequestError) -> dict[str, Any]:

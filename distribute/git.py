@@ -49,7 +49,7 @@ _UNKNOWN = re.compile(
     "does not appear to be a git repository|could not be found|repository .* not found|repository not found",
     re.IGNORECASE,
 )
-_FULL = re.compile("no space left|disk quota exceeded", re.IGNORECASE)
+_FULL = re.compile("no space left|out of diskspace|disk quota exceeded", re.IGNORECASE)
 _NOISE = re.compile("^(warning: permanently added|hint:|cloning into|from )", re.IGNORECASE)
 
 
@@ -115,6 +115,8 @@ class Repository:
         (folder / ".git/objects/info").mkdir(parents=True, exist_ok=True)
         (folder / ".git/objects/info/alternates").write_text(f"{self._mirror}/objects\n")
         self._git(["checkout", "--quiet", "--detach", commit], folder)
+        if missing := self._git(["status", "--porcelain", "--untracked-files=no", "--ignore-submodules"], folder):
+            raise GitError(f"the mirror lacks files of {commit}: {missing[:200]}")  # git says so and ends well
         if with_submodules and (folder / ".gitmodules").exists():
             with self._private() as private:
                 self._git(["remote", "add", "origin", self._url], folder)
@@ -262,6 +264,7 @@ _OPTIONS = {
     "core.hooksPath": os.devnull,
     "core.symlinks": "true",
     "credential.helper": "",  # none but the one that may follow
+    "fetch.unpackLimit": "1",  # a pack is there whole or not at all; loose objects of a fetch that failed would stay
     "gc.autoDetach": "false",
     "maintenance.autoDetach": "false",
     "http.lowSpeedLimit": "1",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -326,6 +328,20 @@ def test_a_broken_mirror_is_made_anew(rest: Rest, git_server: GitServer, share: 
     assert clone(rest, app)["data"]["commit"] == new
 
 
+def test_a_mirror_that_lacks_a_file_is_made_anew(rest: Rest, git_server: GitServer, share: Path, app: str) -> None:
+    """As a disk that was full in the middle leaves it: git's checkout says so, and ends well."""
+    name = f"{GROUP}/{app}"
+    clone(rest, app)
+    new = git_server.commit(name, "main", {"late": b"some text that is nowhere else"})
+    mirror, origin = share / ".mirrors" / f"{app}.git", git_server.root / f"{name}.git"
+    options = ["-c", "safe.directory=*", "-c", "fetch.unpackLimit=1000", "-C", mirror]
+    subprocess.run(["git", *options, "fetch", "-q", origin, "+refs/heads/main:refs/heads/main"], check=True)
+    blob = subprocess.run(["git", *options, "rev-parse", f"{new}:late"], check=True, capture_output=True, text=True)
+    (mirror / "objects" / blob.stdout[:2] / blob.stdout[2:].strip()).unlink()
+    assert clone(rest, app)["data"]["commit"] == new
+    assert (share / app / "late").read_text() == "some text that is nowhere else"
+
+
 def test_two_replicas_clone_one_project_at_the_same_time_and_one_does_the_work(
     database: Database, git_server: GitServer, share: Path
 ) -> None:
@@ -489,6 +505,42 @@ def test_what_dead_ones_left_is_swept_and_links_are_put_right(
     assert not left.exists()
     assert not nobodys.exists()
     assert os.readlink(share / app) == f".versions/{app}/{commit}"
+
+
+@pytest.mark.parametrize("size", ["3m", "9m"], ids=["git", "files"])
+def test_a_full_share_is_answered_and_leaves_the_version_before(
+    git_server: GitServer, sqlite: Database, share: Path, app: str, size: str
+) -> None:
+    """What does not fit any more: what git fetches, or the files of the new version."""
+    rest = Rest(sqlite, gitlab=by_ssh(git_server), files_dir=share)
+    share.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", share], check=True)
+    try:
+        old = clone(rest, app)["data"]["commit"]
+        before = entries(share)
+        git_server.commit(f"{GROUP}/{app}", "main", {"big": os.urandom(5 << 20)})
+        assert "no room left" in clone(rest, app, 507)["msg"]
+        assert entries(share) == before
+        assert os.readlink(share / app) == f".versions/{app}/{old}"
+        subprocess.run(["mount", "-o", "remount,size=30m", share], check=True)
+        assert clone(rest, app)["data"]["bytes"] > 5 << 20
+    finally:
+        subprocess.run(["umount", share], check=True)
+
+
+def test_a_large_project_takes_git_s_time_and_little_memory(
+    git_server: GitServer, sqlite: Database, share: Path
+) -> None:
+    """200 MiB: git streams them to disk, and nothing of them goes through this process."""
+    _, _, big = git_server.big().rpartition("/")
+    rest = Rest(sqlite, gitlab=by_ssh(git_server, group="ci-cd"), files_dir=share)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    first = clone(rest, big)["data"]
+    again = clone(rest, big)["data"]
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert (first["files"], first["bytes"] >> 20) == (201, 200)
+    assert again["seconds"] < first["seconds"]
+    assert grown_kib < 50_000
 
 
 def test_no_secret_of_gitlab_is_in_arguments_environments_or_files_of_the_share(
