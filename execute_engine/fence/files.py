@@ -42,9 +42,7 @@ from execute_engine.fence.hooks import Refused, hook
 from execute_engine.fence.versions import Versions
 
 COLLECTIONS = str(Path(ansible.__file__).parent.parent / "ansible_collections")  # of the pinned package: their roles
-
-
-MOMENT_SECONDS = 1.0
+MOMENT_SECONDS = 1.0  # a read that takes no longer hangs nobody
 
 
 class SearchRefused(Refused, AnsibleParserError):  # type: ignore[misc]

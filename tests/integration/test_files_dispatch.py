@@ -64,6 +64,7 @@ def test_an_engine_without_the_share_claims_what_needs_no_files(database: Databa
     needing = publish(database, [1] * (CANDIDATES + 2), needs_files=True)
     (plain,) = publish(database, [3])
     assert store.claim(needing[0], ROOM, with_files=False) is None
+    assert store.claim(needing[0], Room(0, alone=False, runner_free=True), with_files=False) is None  # nor waited for
     found = store.claim_oldest(ROOM, with_files=False)
     assert isinstance(found, Claimed)
     assert found.unit_id == plain
@@ -111,15 +112,18 @@ def test_while_no_engine_sees_files_only_units_that_need_them_wait(
 def test_what_was_published_is_taken_back_when_the_last_engine_loses_the_share(
     database: Database, config: Config, publisher: RememberingPublisher
 ) -> None:
-    incarnation = add_engine(database, slots=60)
+    incarnation = add_engine(database, slots=90)
+    plain = add_task(database, hosts=30, unit_hosts=30)
     needing = need_files(database, add_task(database, hosts=60, unit_hosts=30))
     dispatch_rounds(config, nothing, nothing, publisher=publisher)
-    assert units_in(database, PUBLISHED) == needing
+    assert units_in(database, PUBLISHED) == [*plain, *needing]
+    published_at = unit_row(database, plain[0]).published_at
     see_files(database, incarnation, False)
-    plain = add_task(database, hosts=60, unit_hosts=30)
+    plain += add_task(database, hosts=60, unit_hosts=30)
     dispatch_rounds(config, nothing, nothing, publisher=publisher)
     assert units_in(database, PUBLISHED) == plain
     assert units_in(database, WAITING) == needing
+    assert unit_row(database, plain[0]).published_at == published_at  # nobody has touched it
     see_files(database, incarnation, True)
     change(database, plain, state=RUNNING, incarnation=incarnation)
     dispatch_rounds(config, nothing, nothing, publisher=publisher)

@@ -158,6 +158,8 @@ def test_while_all_engines_see_files_there_is_no_difference() -> None:
 def test_files_go_out_for_the_engines_that_see_them_and_others_for_all() -> None:
     chosen = choose([task(1, needs_files=True), task(2)], {1: [30] * 9, 2: [30] * 9}, slots=120, file_slots=60)
     assert ids(chosen) == [101, 201, 102, 202]
+    alone = choose([task(1, needs_files=True)], {1: [30] * 9}, slots=300, file_slots=60)
+    assert (ids(alone), alone.waits_for_room) == ([101, 102], False)
 
 
 @pytest.mark.parametrize("out", [30, 45, 90])
