@@ -43,6 +43,7 @@ class Job:
     memory_bytes: int = 2_000_000_000  # no process of the unit may hold more
     on_engine_loss: str = "report"  # or rerun: hosts without a result may run again
     on_timeout: str = "stop"  # or leave: what becomes of the command on a host whose time is over
+    needs_files: bool = True  # its text may read files of the share; else it is not touched
     projects: dict[str, str] = field(default_factory=dict)  # project -> commit: the versions that this task sees
     allow_local: bool = False  # tasks may run on the engine itself
     module: str = ""

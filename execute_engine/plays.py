@@ -54,7 +54,7 @@ class Plays:
         """
         self._job = job
         _surround_run(job, scratch)
-        share = Share(job.files_dir, str(scratch), job.projects)
+        share = Share(job.files_dir, str(scratch), job.projects, job.needs_files)
         files.install(share)
         lookups.install(share)
         self.hangs_at = share.hangs_at

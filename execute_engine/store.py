@@ -293,6 +293,7 @@ def job_of(
         workers=ansible.workers,
         python_interpreter=ansible.python_interpreter,
         files_dir=str(config.engine.files_dir),
+        needs_files=row.needs_files,
         projects=row.projects or {},
         vault_password_file=str(ansible.vault_password_file or ""),
         allow_local=config.engine.allow_local,

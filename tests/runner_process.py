@@ -53,6 +53,10 @@ class Preloaded:
         self.plugins = self._socket.recv(1 << 20).decode().split()
         self._runners: list[Runner] = []
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def start(self, job: Job) -> Runner:
         ours, theirs = socket.socketpair()
         orders, writer = os.pipe()

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ansible
+from ansible import playbook
 from ansible._internal._templating import _jinja_bits
 from ansible.errors import AnsibleFileNotFound, AnsibleParserError
 from ansible.parsing import dataloader
@@ -52,11 +53,17 @@ class SearchRefused(Refused, AnsibleParserError):  # type: ignore[misc]
 class Share:
     """The files that a client's text may read."""
 
-    def __init__(self, files_dir: str, scratch: str, projects: Mapping[str, str] | None = None) -> None:
-        """scratch: the runner's own directory, where Ansible puts the files that it makes. projects: as in a Job."""
+    def __init__(
+        self, files_dir: str, scratch: str, projects: Mapping[str, str] | None = None, is_needed: bool = True
+    ) -> None:
+        """scratch: the runner's own directory, where Ansible puts the files that it makes. projects: as in a Job.
+
+        Unless it is needed the share is not touched, which may hang, before a path leads there.
+        """
         self.files_dir = files_dir
-        self._roots = (files_dir, scratch, COLLECTIONS)
-        versions = Versions(files_dir, projects or {})
+        self.is_needed = is_needed
+        self._others = (scratch, COLLECTIONS)
+        versions = Versions(files_dir, projects or {}, is_needed)
         self.seen = versions.seen
         self.shown = versions.shown
         self._reading: tuple[str, float] | None = None  # what the main thread reads now, and since when
@@ -86,7 +93,9 @@ class Share:
         """
         for path in map(os.fsdecode, paths):
             real = os.path.realpath(path)
-            if path != os.devnull and not any(_is_below(real, root) for root in self._roots):
+            if path == os.devnull or any(_is_below(real, root) for root in self._others):
+                continue
+            if not _is_below(real, self.files_dir):
                 raise Refused(
                     f"{named or self.shown(path)} is refused: on the engine only files below {self.files_dir} are read"
                 )
@@ -98,8 +107,7 @@ class Share:
 
     def _is_own(self, real: str) -> bool:
         """What distribute keeps beside the projects; its git mirrors may hold what a project does not show any more."""
-        top = os.path.realpath(self.files_dir).rstrip("/") + "/"
-        name = real.removeprefix(top).split("/")[0] if real.startswith(top) else ""
+        name = real.removeprefix(os.path.realpath(self.files_dir)).lstrip("/").split("/")[0]
         return name.startswith(".") and name != project_files.VERSIONS
 
 
@@ -208,6 +216,10 @@ def install(share: Share) -> None:
             for kind, entries in found.items()
         }
 
+    def add_plugin_dirs(plain: Callable[..., None], path: str) -> None:
+        if share.is_needed or path != share.files_dir:
+            plain(path)
+
     def run_fetch(plain: Callable[..., Any], action: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise Refused("fetch is refused: it writes on the engine; slurp returns a file's content")
 
@@ -216,6 +228,7 @@ def install(share: Share) -> None:
     hook(include_vars.ActionModule, "_set_root_dir", set_root_dir)
     hook(RoleDefinition, "_load_role_path", load_role_path)
     hook(copy, "_walk_dirs", walk_dirs)
+    hook(playbook, "add_all_plugin_dirs", add_plugin_dirs)
     hook(fetch.ActionModule, "run", run_fetch)
 
 

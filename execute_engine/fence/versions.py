@@ -29,10 +29,12 @@ class NotShown(AnsibleParserError):  # type: ignore[misc]
 class Versions:
     """For all threads of a runner."""
 
-    def __init__(self, files_dir: str, projects: Mapping[str, str]) -> None:
+    def __init__(self, files_dir: str, projects: Mapping[str, str], is_touched: bool = True) -> None:
+        """is_touched: the share may be looked at before a path asks for it, to find another name that it has."""
+        names = {files_dir, os.path.realpath(files_dir) if is_touched else files_dir}
+        self._tops = tuple(f"{name.rstrip('/')}/" for name in names)
         self._files_dir = Path(files_dir)
         self._projects = projects
-        self._tops = tuple(f"{top.rstrip('/')}/" for top in {files_dir, os.path.realpath(files_dir)})
         self._looking = threading.Lock()
         self._looked: dict[str, str] = {}  # project -> why its version cannot be read, "" where it can
 

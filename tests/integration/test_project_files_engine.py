@@ -10,6 +10,8 @@ import base64
 import json
 import os
 import re
+import shutil
+import subprocess
 import tarfile
 import threading
 import time
@@ -369,6 +371,34 @@ def test_what_distribute_keeps_beside_the_projects_is_refused(
     assert done["status"] == "failed"
     assert "is refused: on the engine nothing is read whose name, directly below" in done["msg"]
     assert not list(host.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("way", ["threads-asyncssh", "processes"])
+@pytest.mark.parametrize("type_", ["adhoc", "playbook"])
+def test_a_task_that_needs_no_files_does_not_touch_the_share(
+    server_directory: Path, fleet: Fleet, files_dir: Path, host: Path, way: str, type_: str
+) -> None:
+    """It may hang at the first touch."""
+    trace = server_directory / "trace"
+    text = one_play(
+        "{name: say, shell: echo hi, register: said}",
+        that("said.stdout == 'hi'"),
+        f"{{copy: {{content: '{{{{ said.stdout }}}}', dest: '{host}/said'}}}}",
+    )
+    fields = {"playbook_content": text} if type_ == "playbook" else {"module": "shell", "args": "echo hi"}
+    fields |= WAYS[way] | {"needs_files": False, "projects": PINNED}
+    with preloaded(server_directory / "log") as parent:
+        command = ["strace", "-f", "-e", "trace=%file", "-o", str(trace), "-p", str(parent.pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
+            assert tracer.stderr is not None
+            assert b"attached" in tracer.stderr.readline()
+            succeeded(parent.start(make_job(fleet.hosts(), fleet.port, fleet.key, files_dir, **fields)))
+            tracer.terminate()
+            tracer.stderr.read()
+    seen = trace.read_text()
+    assert "/.ansible" in seen or "/proc/" in seen, "nothing was traced"
+    assert [line for line in seen.splitlines() if str(files_dir) in line] == []
 
 
 @pytest.mark.parametrize(
