@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from execute_engine import former
 from execute_engine.share_probe import DEADLINE_SECONDS, LOOK_SECONDS, ShareProbe
 from tests.servers.process import wait_for
 
@@ -121,3 +122,15 @@ def test_while_a_look_hangs_no_other_is_started(probe: Probe, tmp_path: Path) ->
         assert children(tmp_path) == [child]
     probe.close()
     wait_for("the child's end", lambda: child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_look_that_an_engine_has_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    """And not by its own launcher, which ends all that carries its incarnation's mark."""
+    os.mkfifo(tmp_path / ".share")
+    probe = Probe(tmp_path, former.of_state_dir(tmp_path))
+    probe.turn(probe.moment)
+    (child,) = children(tmp_path)
+    assert former.of_incarnation("mine") == set()
+    assert former.kill_former(tmp_path, "mine") == []
+    wait_for("the child's end", lambda: child.status() == psutil.STATUS_ZOMBIE)
+    probe.to_its_end()
