@@ -6,6 +6,7 @@ paths that no data loader has seen; each of them is hooked by install(), at run 
     {% include %} and {% import %}     read what lies on a search path that is a variable
     include_vars of a directory        walks through it
     a role                             follows links before a data loader sees it
+    group_vars, host_vars              follows links, and looks whether a task needs files or not
     copy of a directory                names what it makes after the folder that it has found
     fetch                              writes
 
@@ -35,6 +36,7 @@ from ansible.parsing import dataloader
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.role.definition import RoleDefinition
 from ansible.plugins.action import copy, fetch, include_vars
+from ansible.plugins.vars import host_group_vars
 from jinja2 import Environment, FileSystemLoader, TemplateNotFound
 from jinja2.loaders import split_template_path
 
@@ -220,6 +222,10 @@ def install(share: Share) -> None:
         if share.is_needed or path != share.files_dir:
             plain(path)
 
+    def get_vars(plain: Callable[..., Any], plugin: Any, loader: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+        """group_vars and host_vars beside a playbook: the plugin itself follows links, and looks at each task."""
+        return plain(plugin, loader, share.seen(path), *args, **kwargs) if share.is_needed else {}
+
     def run_fetch(plain: Callable[..., Any], action: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise Refused("fetch is refused: it writes on the engine; slurp returns a file's content")
 
@@ -229,6 +235,7 @@ def install(share: Share) -> None:
     hook(RoleDefinition, "_load_role_path", load_role_path)
     hook(copy, "_walk_dirs", walk_dirs)
     hook(playbook, "add_all_plugin_dirs", add_plugin_dirs)
+    hook(host_group_vars.VarsModule, "get_vars", get_vars)
     hook(fetch.ActionModule, "run", run_fetch)
 
 

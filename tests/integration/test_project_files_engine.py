@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import tarfile
 import threading
@@ -323,6 +322,24 @@ def test_a_role_by_its_name_in_a_project_is_of_the_version_of_the_task(
     assert in_folder(host) == {"of_role": "of a", "of_next": "of a"}
 
 
+@pytest.mark.parametrize("only_in", [A, B], ids=["only pinned", "only shown"])
+def test_group_vars_beside_a_play_of_a_project_are_of_the_version_of_the_task(
+    play: Start, files_dir: Path, fleet: Fleet, host: Path, only_in: str
+) -> None:
+    for commit in (A, B):
+        folder = project_files.version(files_dir, "app", commit)
+        task = f"{{copy: {{content: '{{{{ a }}}} {{{{ b | default(0) }}}}', dest: '{host}/told'}}}}"
+        (folder / "vars_play.yml").write_text(one_play(task))
+        (folder / "group_vars").mkdir()
+        (folder / "group_vars/all.yml").write_text(f"a: of {commit[0]}\n")
+        if commit == only_in:
+            (folder / "host_vars").mkdir()
+            for name in fleet.hosts():
+                (folder / "host_vars" / f"{name}.yml").write_text("b: by host\n")
+    succeeded(play(content="- import_playbook: app/vars_play.yml\n"))
+    assert in_folder(host) == {"told": "of a by host" if only_in == A else "of a 0"}
+
+
 def test_one_project_reads_another_ones_version(play: Start, files_dir: Path) -> None:
     """By a path that leads out of the project's folder, as it is written."""
     folder = project_files.version(files_dir, "app", A) / "deep"
@@ -373,7 +390,6 @@ def test_what_distribute_keeps_beside_the_projects_is_refused(
     assert not list(host.iterdir())
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("way", ["threads-asyncssh", "processes"])
 @pytest.mark.parametrize("type_", ["adhoc", "playbook"])
 def test_a_task_that_needs_no_files_does_not_touch_the_share(
