@@ -20,7 +20,7 @@ from distribute.answers import envelope
 from distribute.context import Context
 from distribute.engines import engines
 from distribute.errors import NotReady, RequestError
-from distribute.files import files
+from distribute.files import ProjectConverter, files
 from distribute.health import health
 from distribute.holding import hold, release
 from distribute.inputs import BASE_PATH, MAX_BODY_BYTES
@@ -54,6 +54,7 @@ def create_app(config: Config, database: Database) -> APIFlask:
         AUTO_404_RESPONSE=False,
     )
     app.json.sort_keys = False
+    app.url_map.converters["project"] = ProjectConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.wsgi_app = _with_last_slash(app.wsgi_app)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from werkzeug.routing import PathConverter
+
 from contract.database import now
 from contract.states import CloneState
 from distribute import access, answers, audit, context
 from distribute.answers import moment
-from distribute.cloning import WITH_SUBMODULES, Wanted
+from distribute.cloning import WITH_SUBMODULES, Wanted, unknown
 from distribute.errors import BadRequest, NotFound, NotReady
 from distribute.inputs import Resource
 from distribute.schemas import (
@@ -17,10 +19,18 @@ from distribute.schemas import (
     CloneJobAnswer,
     ProjectsAnswer,
     RemovedProjectAnswer,
+    project_problem,
 )
 from distribute.store import clone_jobs, projects
 from distribute.store.queries import Row
 from distribute.tokens import Role
+
+
+class ProjectConverter(PathConverter):
+    """A name of a project in a path: its slashes belong to it, and jobs/ is another path."""
+
+    regex = r"(?!jobs/)[^/].*?"
+
 
 files = Resource("file", __name__)
 _SAME = {"$ref": "#/components/schemas/CloneAnswer"}
@@ -108,7 +118,7 @@ def read_job(job: str) -> dict[str, Any]:
     )
 
 
-@files.delete("/<path:project>/")
+@files.delete("/<project:project>/")
 @files.output(RemovedProjectAnswer)
 @files.doc(responses=[404, 409, 503])
 @access.needs(Role.OPERATE, "forget")
@@ -118,6 +128,8 @@ def forget(project: str) -> dict[str, Any]:
     Its files stay for as long as a task that was submitted before needs them.
     """
     audit.about(project)
+    if project_problem(project) is not None:
+        raise unknown(project)
     context.current().cloner.forget(project, audit.deed_of_request(200, audit.DONE))
     return answers.envelope({"project": project, "removed": True})
 

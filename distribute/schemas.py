@@ -26,6 +26,7 @@ from distribute.errors import Problems
 MAX_TEXT_CHARACTERS = 1 << 20  # of args and of a playbook
 MAX_TIMEOUT_SECONDS = 86_400
 MAX_PAGE = 1000
+MAX_PROJECT_NAME = 200  # characters: a file name of it has room for a suffix
 DEFAULT_PAGE = 100
 TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,160}")
 EXAMPLE_TIME = "2026-01-31T12:00:00.000000Z"
@@ -112,13 +113,20 @@ _NAME = re.compile(f"{_PART}(/{_PART})*")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@#=/-]*")
 
 
-def _project(name: str) -> str:
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise Problems.of(
-            "expected letters, digits and . _ - in parts between /, none beginning with . or -, and no .."
-        )
+def project_problem(name: str) -> str | None:
+    """Why this is no name of a project."""
+    if len(name) > MAX_PROJECT_NAME or not _NAME.fullmatch(name) or ".." in name:
+        return "expected letters, digits and . _ - in parts between /, none beginning with . or -, and no .."
     if name.endswith((".git", ".lock")):
-        raise Problems.of(f"expected the name without {name[name.rindex('.') :]}")
+        return f"expected the name without {name[name.rindex('.') :]}"
+    if name.startswith("jobs/"):
+        return "expected a name that does not begin with jobs/: GET /file/jobs/ is something else"
+    return None
+
+
+def _project(name: str) -> str:
+    if (problem := project_problem(name)) is not None:
+        raise Problems.of(problem)
     return name
 
 
@@ -147,9 +155,10 @@ def _refs(refs: object) -> dict[str, str]:
 
 ProjectName = Annotated[
     str,
-    Field(min_length=1, max_length=200),
     AfterValidator(_project),
-    WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$", "maxLength": 200, "examples": ["app"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": f"^{_NAME.pattern}$", "maxLength": MAX_PROJECT_NAME, "examples": ["app"]}
+    ),
 ]
 Ref = Annotated[
     str,
@@ -261,9 +270,7 @@ class PlaybookSubmission(Submission):
 
 class Clone(Body):
     project_name: ProjectName = Field(description="at Gitlab, and below FILES_DIR")
-    group: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_project)] | None = Field(
-        None, description="the configured one when missing"
-    )
+    group: ProjectName | None = Field(None, description="the configured one when missing")
     ref: Ref | None = Field(
         None, description="branch, tag, or commit of 7 characters or more; missing: the default branch"
     )

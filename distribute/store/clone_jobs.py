@@ -39,4 +39,6 @@ def end(connection: sa.Connection, id_: str, state: CloneState, answer: dict[str
 
 
 def find(connection: sa.Connection, id_: str) -> Row | None:
+    if not id_.isascii():
+        return None  # MySQL does not compare it with an ascii column
     return connection.execute(sa.select(clone_job).where(clone_job.c.id == id_)).first()

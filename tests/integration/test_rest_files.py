@@ -293,6 +293,13 @@ def test_names_that_could_mean_something_else_are_refused(rest: Rest, share: Pat
     assert not share.exists()
 
 
+@pytest.mark.parametrize("name", ["..", "../x", "a..b", ".versions", "a/../b", "x" * 300, "\u00e4", "jobs/x", "a.git"])
+def test_what_is_no_name_is_no_project_that_could_be_removed(rest: Rest, share: Path, name: str) -> None:
+    assert rest.call("DELETE", f"/file/{name}/").status_code in (404, 405)
+    assert rest.get(f"/file/jobs/{name}/", 404)
+    assert not share.exists()
+
+
 def test_a_name_of_another_group_or_inside_another_project_is_a_conflict(
     rest: Rest, git_server: GitServer, share: Path, app: str
 ) -> None:

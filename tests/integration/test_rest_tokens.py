@@ -65,7 +65,8 @@ def _operations(rest: Rest) -> Iterator[tuple[str, str]]:
     for rule in rest.app.url_map.iter_rules():
         for method in rule.methods - {"HEAD", "OPTIONS"}:
             if rule.rule.startswith(BASE_PATH):
-                yield method, rule.rule.removeprefix(BASE_PATH).replace("<task_id>", "t")
+                path = rule.rule.removeprefix(BASE_PATH).replace("<task_id>", "t")
+                yield method, path.replace("<job>", "j").replace("<project:project>", "p")
 
 
 def _audit(database: Database) -> list[tuple[Any, ...]]:
@@ -199,14 +200,16 @@ MAY = {
     Role.READ: {
         ("GET", "/adhoc/?ip=a"), ("POST", "/adhoc/query/"), ("GET", "/playbook/?ip=a"), ("POST", "/playbook/query/"),
         ("GET", "/tasks/"), ("GET", "/tasks/t/"), ("GET", "/tasks/t/hosts/"), ("GET", "/engines/"),
+        ("GET", "/file/"), ("GET", "/file/jobs/j/"),
     },
     Role.SUBMIT: {
         ("POST", "/adhoc/"), ("POST", "/playbook/"), ("POST", "/tasks/t/cancel/"), ("POST", "/tasks/t/rerun/"),
     },
-    Role.OPERATE: {("POST", "/hold/"), ("POST", "/release/")},
+    Role.OPERATE: {("POST", "/hold/"), ("POST", "/release/"), ("POST", "/file/"), ("DELETE", "/file/p/")},
     Role.ADMIN: {("GET", "/audit/")},
 }  # fmt: skip
-BODIES = {"/adhoc/": adhoc("a"), "/playbook/": playbook("a")}
+BODIES = {"/adhoc/": adhoc("a"), "/playbook/": playbook("a"), "/file/": {"project_name": "p"}}
+CODES = {("POST", "/file/"): 400, ("DELETE", "/file/p/"): 404, ("GET", "/file/jobs/j/"): 404}  # no Gitlab, no project
 
 
 def test_every_operation_asks_for_a_role_that_is_known_here(guarded: Guarded) -> None:
@@ -224,7 +227,7 @@ def test_each_role_may_what_those_before_it_may_and_no_more(guarded: Guarded, wh
             body = BODIES.get(path, {"ip": "a"} if path.endswith("query/") else {})
             arguments = {"json": body} if method == "POST" else {}
             if who >= needed:
-                guarded.by(str(who), method, path, **arguments)
+                guarded.by(str(who), method, path, CODES.get((method, path), 200), **arguments)
             else:
                 told = guarded.by(str(who), method, path, 403, **arguments)["msg"]
                 assert told == f"This needs a token with the role {needed}; the role of {who} is {who}."
