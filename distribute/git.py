@@ -31,6 +31,7 @@ from distribute.errors import BadGateway, GatewayTimeout, GitError, NotFound, St
 FULL_HISTORY = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _COMMIT = re.compile("[0-9a-f]{7,64}")
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+_LONGEST_REF = 255  # characters, ascii: as a request may have it; a default branch of another name goes by its commit
 _STALLED_SECONDS = 30  # an https transfer without a byte
 _TEXT_BYTES = 4096  # of what git said, kept for the answer
 
@@ -149,7 +150,8 @@ class Repository:
         if ref is None:
             if head not in refs:
                 raise NotFound("The project has no commit on its default branch; nothing was done.")
-            return head.removeprefix("refs/heads/"), head, refs[head]
+            name = head.removeprefix("refs/heads/")
+            return name if name.isascii() and len(name) <= _LONGEST_REF else refs[head], head, refs[head]
         for full_name in (f"refs/heads/{ref}", f"refs/tags/{ref}"):
             if full_name in refs:
                 return ref, full_name, refs.get(f"{full_name}^{{}}", refs[full_name])

@@ -324,6 +324,17 @@ def test_without_a_group_the_request_has_to_name_one(git_server: GitServer, sqli
     assert rest.problems("/file/", {"project_name": "a"}).keys() == {"group"}
 
 
+def test_a_default_branch_that_no_request_could_name_goes_by_its_commit(
+    rest: Rest, git_server: GitServer, app: str
+) -> None:
+    name = f"{GROUP}/{app}"
+    git_server.move_branch(name, "gr\u00f6\u00dfe", "main")
+    (git_server.root / f"{name}.git" / "HEAD").write_text("ref: refs/heads/gr\u00f6\u00dfe\n")
+    commit = git_server.commit_id(name, "main")
+    found = clone(rest, app)["data"]
+    assert (found["ref"], found["commit"]) == (commit, commit)
+
+
 def test_a_broken_mirror_is_made_anew(rest: Rest, git_server: GitServer, share: Path, app: str) -> None:
     clone(rest, app)
     mirror = share / ".mirrors" / f"{app}.git"
