@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from contract import project_files
+from distribute.project_tree import Tree
 
-A, B = "a" * 40, "b" * 40  # commits
+A, B, C = "a" * 40, "b" * 40, "c" * 40  # commits
 
 
 def add_version(files_dir: Path, project: str, commit: str, files: Mapping[str, str]) -> Path:
@@ -29,3 +31,15 @@ def add_version(files_dir: Path, project: str, commit: str, files: Mapping[str, 
 def mark_share(files_dir: Path) -> None:
     files_dir.mkdir(parents=True, exist_ok=True)
     (files_dir / project_files.SHARE_MARK).write_text("the share of the tests\n")
+
+
+def publish(tree: Tree, project: str, commit: str, files: Mapping[str, str]) -> None:
+    """The same by distribute itself, in the steps of a clone."""
+    with tree.locked(project):
+        made = tree.new_version(project)
+        for name, text in files.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_text(text)
+        tree.adopt(made, project, commit, time.monotonic() + 60)
+        tree.show(project, commit)
+    tree.share()

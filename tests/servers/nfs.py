@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.servers.process import Process, ServerMissing, free_ports, listens, program
 
-# It keeps nothing in mind, because files are changed without it: by whoever has the folder on a disk of its own.
+SHIPPED = Path(__file__).parents[2] / "conf/nfs/ganesha.conf"
 # Scope and owner: a client that mounts from two servers with the same ones takes them for two ways to one server.
 CONFIG = """NFS_CORE_PARAM {{
   Protocols = 4; Bind_addr = 127.0.0.1; NFS_Port = {port};
@@ -24,23 +24,25 @@ NFSV4 {{
   RecoveryBackend = fs; RecoveryRoot = {directory}/recovery;
   Server_Scope = "port-{port}"; Server_Owner = "port-{port}";
 }}
-MDCACHE {{ Dir_Chunk = 0; }}
-EXPORT_DEFAULTS {{
-  SecType = sys; Squash = no_root_squash; Protocols = 4; Transports = TCP; Attr_Expiration_Time = 0;
-}}
 """
+# It keeps nothing in mind, because files are changed without it: by whoever has the folder on a disk of its own.
 EXPORT = """EXPORT {{
   Export_Id = {number}; Path = {path}; Pseudo = /{name}; Access_Type = {access}; FSAL {{ Name = VFS; }}
+  SecType = sys; Squash = no_root_squash; Protocols = 4; Transports = TCP; Attr_Expiration_Time = 0;
 }}
 """
 
 
 class NfsServer:
-    """exports: name to folder; a client finds the folder as /NAME. A second start keeps the port."""
+    """exports: name to folder; a client finds the folder as /NAME. A second start keeps the port.
 
-    def __init__(self, directory: Path, exports: Mapping[str, Path]) -> None:
+    as_shipped: the one folder is exported by the text of conf/nfs/ganesha.conf, to clients on 127.0.0.1.
+    """
+
+    def __init__(self, directory: Path, exports: Mapping[str, Path], *, as_shipped: bool = False) -> None:
         self.directory = directory
         self.exports = exports
+        self.as_shipped = as_shipped
         self.port = 0
         self.process = Process(directory, "ganesha")
 
@@ -57,15 +59,8 @@ class NfsServer:
         if not self.port:
             (self.port,) = free_ports(1)
         (self.directory / "recovery").mkdir(exist_ok=True)
-        access = "RO" if read_only else "RW"
         config = self.directory / "ganesha.conf"
-        config.write_text(
-            CONFIG.format(port=self.port, directory=self.directory)
-            + "".join(
-                EXPORT.format(number=number, path=path.resolve(), name=name, access=access)
-                for number, (name, path) in enumerate(self.exports.items(), 1)
-            )
-        )
+        config.write_text(CONFIG.format(port=self.port, directory=self.directory) + self._exports(read_only))
         inside = (  # it insists on /run/ganesha
             "mount -t tmpfs tmpfs /run; mkdir /run/ganesha; "
             f"exec {server} -F -f {config} -L STDOUT -p {self.directory}/pid"
@@ -90,6 +85,28 @@ class NfsServer:
     def url(self, path: str) -> str:
         """For nfs-ls, nfs-cat and nfs-cp; path begins with the name of an export."""
         return f"nfs://127.0.0.1/{path}?version=4&nfsport={self.port}"
+
+    def _exports(self, read_only: bool) -> str:
+        if self.as_shipped:
+            ((name, path),) = self.exports.items()
+            return _shipped(path.resolve(), name)
+        access = "RO" if read_only else "RW"
+        return "".join(
+            EXPORT.format(number=number, path=path.resolve(), name=name, access=access)
+            for number, (name, path) in enumerate(self.exports.items(), 1)
+        )
+
+
+def _shipped(path: Path, name: str) -> str:
+    text = SHIPPED.read_text()
+    for there, here in (
+        ("Path = /srv/distribute/files;", f"Path = {path};"),
+        ("Pseudo = /srv/distribute/files;", f"Pseudo = /{name};"),
+        ("Clients = 10.0.0.0/24;", "Clients = 127.0.0.1;"),
+    ):
+        assert text.count(there) == 1, f"{SHIPPED} has no {there}"
+        text = text.replace(there, here)
+    return text
 
 
 def _file_system(path: Path) -> str:
