@@ -8,6 +8,7 @@ ten to twenty times as long.
 
 from __future__ import annotations
 
+import configparser
 import fcntl
 import re
 import socket
@@ -25,19 +26,21 @@ MODULES = ("virtio_pci", "virtio_net", "virtiofs", "nfsv4", "overlay")
 MEMORY = "1024M"
 MACHINE = "10.0.2.2"
 STATUS = "guest-status "
-# soft: an error after (retrans + 1) * timeo / 10 s. lookupcache: a name that the client has found it looks up again, or
-# it follows a link that was replaced to where it led before, for up to 30 s.
-OPTIONS = "ro,soft,timeo=50,retrans=2,lookupcache=none"
+MOUNT_UNIT = ROOT / "conf/nfs/mnt.mount"
 
 
 class NfsGuest:
-    """mount_point is where the guest has the export `share` of server, which may be paused or killed meanwhile."""
+    """Where the shipped mount unit says, and with its options, the guest has the export `share` of server.
 
-    def __init__(self, directory: Path, server: NfsServer, mount_point: str = "/mnt", options: str = OPTIONS) -> None:
+    The server may be paused or killed meanwhile.
+    """
+
+    def __init__(self, directory: Path, server: NfsServer, timeo: int) -> None:
+        """timeo, in tenths of a second, takes the shipped one's place: a request to a dead server fails after three."""
         self.directory = directory
         self.server = server
-        self.mount_point = mount_point
-        self.options = options
+        self.mount_point, options = _shipped()
+        self.options = re.sub(r"\btimeo=\d+", f"timeo={timeo}", options)
         self._files = Process(directory, "virtiofsd")
         self.process = Process(directory, "guest")
         self._output = directory / "output"
@@ -78,13 +81,24 @@ class NfsGuest:
 
     def wait_for_line(self, line: str, seconds: float = 300) -> None:
         """Blocks until the script has said this line."""
-        self.process.wait_until(lambda: line in self.output().splitlines(), seconds)
+        self.process.wait_until(lambda: line in self.output().split("\n")[:-1], seconds)
 
     def tell(self, line: str) -> None:
-        """A line for the script to read from its standard input."""
+        """A line of up to 4 kB for the script to read from its standard input. Blocks until the guest has it."""
         with socket.socket(socket.AF_UNIX) as tty:
+            tty.settimeout(60)
             tty.connect(f"{self.directory}/tty")
             tty.sendall(f"{line}\n".encode())
+            tty.shutdown(socket.SHUT_WR)
+            while tty.recv(1 << 16):  # where it is closed at once, the guest gets the first 8 bytes
+                pass
+
+    def ask(self, line: str, seconds: float = 300) -> str:
+        """tell() it, and block until the script has said a line, which is returned."""
+        before = self.output().count("\n")
+        self.tell(line)
+        self.process.wait_until(lambda: self.output().count("\n") > before, seconds)
+        return self.output().split("\n")[before]
 
     def result(self, seconds: float = 300) -> tuple[int, str]:
         """Blocks until the guest is off. The script's exit status, and all that it has said."""
@@ -105,6 +119,15 @@ class NfsGuest:
     def stop(self) -> None:
         self.process.stop(seconds=5)
         self._files.stop()
+
+
+def _shipped() -> tuple[str, str]:
+    """Where and Options of the mount unit; _netdev is for systemd, and no mount gets to see it."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(MOUNT_UNIT)
+    mount = unit["Mount"]
+    return mount["Where"], ",".join(option for option in mount["Options"].split(",") if option != "_netdev")
 
 
 def _virtiofsd() -> str:
