@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,30 @@ def test_a_release_is_rolled_forward_and_back_and_every_task_sees_one_version(
     assert clone(services, app, ref=old[:10])["commit"] == old
     assert services.wait_task(roll_out("third"))["counts"]["success"] == 60
     assert arrived("third") == {"v1.0\n"}
+
+
+@pytest.mark.parametrize("backend", ["cluster"], indirect=True)
+def test_two_distributes_clone_a_project_at_the_same_time_and_one_does_the_work(
+    services: Services, git_server: GitServer, sections: dict[str, dict[str, object]]
+) -> None:
+    services.start(engines=0, distributes=2, **sections)
+    second = services.url("/file/")
+    first = second.replace(str(services.backend.ports["engine-2"]), str(services.backend.ports["engine-1"]))
+    assert first != second
+    files = services.backend.directory / "files"
+
+    def ask(url: str, project: str) -> dict[str, Any]:
+        answer = requests.post(url, json={"project_name": project}, timeout=120)
+        assert answer.status_code == 200, answer.text
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(20):
+            project = f"at-once-{number}"
+            git_server.create(f"{GROUP}/{project}", {f"part-{part}": bytes(1000) for part in range(30)})
+            answers = list(pool.map(ask, (first, second), (project, project)))
+            assert {answer["commit"] for answer in answers} == {git_server.commit_id(f"{GROUP}/{project}")}
+            assert len(list((files / project).iterdir())) == 31
+            assert len(list((files / ".mirrors" / f"{project}.git").rglob("*.pack"))) == 1, "one has fetched"
+    assert not list((files / ".versions/.new").iterdir())

@@ -364,7 +364,7 @@ def test_two_replicas_clone_one_project_at_the_same_time_and_one_does_the_work(
     database: Database, git_server: GitServer, share: Path
 ) -> None:
     replicas = [Rest(database, gitlab=by_ssh(git_server), files_dir=share) for _ in range(2)]
-    for _ in range(20):
+    for _ in range(5):
         app = new_project(git_server, {f"f{number}": b"x" * 100 for number in range(30)})
         with ThreadPoolExecutor(2) as pool:
             answers = list(pool.map(lambda rest, app=app: clone(rest, app)["data"], replicas))
