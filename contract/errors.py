@@ -43,3 +43,7 @@ class SchemaError(DatabaseError):
 
 class SchemaOutdated(DatabaseRetry):
     """The database's schema is missing or older than this program; distribute upgrades it when it starts."""
+
+
+class ZabbixError(ContractError):
+    """No Zabbix server could be reached, or none answered in time and as it should."""
