@@ -21,6 +21,7 @@ from execute_engine.former import kill_former
 from execute_engine.launcher_client import LauncherClient
 from execute_engine.loop import Loop, Parts
 from execute_engine.output import Cleaner, lines_of
+from execute_engine.progress import Report
 from execute_engine.share_probe import ShareProbe
 from execute_engine.start import Memory, Patience, await_database, only_one, refuse_twins
 from execute_engine.stops import Stops
@@ -40,8 +41,9 @@ def main(config: Config, lifeline: Lifeline, *, runner: str = "execute_engine.ru
     with signals.caught(*stops.SIGNALS) as caught:
         stop_signals = Stops(caught)
         try:
-            with only_one(config.engine.state_dir, patience := Patience(lifeline, stop_signals)):
-                _run(config, lifeline, stop_signals, patience, runner)
+            report = Report(config.engine.state_dir, uuid.uuid4().hex)
+            with only_one(config.engine.state_dir, patience := Patience(lifeline, stop_signals, report)):
+                _run(config, lifeline, stop_signals, patience, report, runner)
         except StopRequested as exc:
             log.info("stopped", extra={"reason": str(exc)})
         except (LauncherError, LeaseLost, SpoolError, TwinError) as exc:
@@ -50,8 +52,10 @@ def main(config: Config, lifeline: Lifeline, *, runner: str = "execute_engine.ru
     return 0
 
 
-def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Patience, runner: str) -> None:
-    settings, incarnation = config.engine, uuid.uuid4().hex
+def _run(
+    config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Patience, report: Report, runner: str
+) -> None:
+    settings, incarnation = config.engine, report.incarnation
     lifeline.alive()  # what follows is silent for up to 10 s
     left = kill_former(settings.state_dir, incarnation)
     if left:
@@ -99,7 +103,7 @@ def _run(config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Pati
         ending.callback(share.close)
         parts = Parts(
             row, store, database_thread, launcher, subscription, size, results_on_disk, share, lifeline, stop_signals,
-            wakeup, Cleaner(_secrets(config)),
+            wakeup, Cleaner(_secrets(config)), report,
         )  # fmt: skip
         try:
             Loop(config, incarnation, parts).run()

@@ -45,6 +45,7 @@ class DatabaseThread:
         self._number = 0
         self._open = 0  # submitted and not yet answered; only the loop's thread counts
         self._away: tuple[float, str] | None = None  # since when, why
+        self._at_work_since: float | None = None  # at one request
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
 
     def start(self) -> None:
@@ -75,6 +76,11 @@ class DatabaseThread:
         away = self._away
         return away and f"waiting for the database for {time.monotonic() - away[0]:.0f} s: {away[1]}"
 
+    def silent_seconds(self) -> float:
+        """For how long the present request has been at work; 0 without one, and while the database refuses."""
+        since = self._at_work_since
+        return 0.0 if since is None or self._away is not None else time.monotonic() - since
+
     def close(self, deadline_seconds: float) -> bool:
         """Let it finish what was submitted; False when it could not in time. Answers are still to be delivered."""
         self._requests.put(_Request(_LAST, 0, "end", None, lambda _: None))
@@ -87,9 +93,11 @@ class DatabaseThread:
             request = self._requests.get()
             if request.work is None:
                 return
+            self._at_work_since = time.monotonic()
             try:
                 result = request.work()
             except DatabaseError as exc:
+                self._at_work_since = None
                 self._refused(request, exc)
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -98,6 +106,7 @@ class DatabaseThread:
                 self._answers.put(_raiser(exc))
                 self._wake()
                 return
+            self._at_work_since = None
             pause = FIRST_PAUSE_SECONDS
             self._answered(request, result)
 

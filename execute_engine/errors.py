@@ -23,10 +23,6 @@ class StopRequested(EngineError):
     """A stop signal came while the engine waited for something at its start."""
 
 
-class ZabbixError(EngineError):
-    """The Zabbix server could not be reached, or did not answer in time or as it should."""
-
-
 class KeyFileError(EngineError):
     """The ssh key file cannot be read, is no private key, or has a passphrase."""
 

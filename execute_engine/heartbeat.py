@@ -1,47 +1,22 @@
-"""The heartbeat process: it tells Zabbix that the engine works, and only while it sees that it does."""
+"""The heartbeat process: it tells Zabbix how the engine is, and that it works only while it sees that it does."""
 
 from __future__ import annotations
 
-import logging
 import time
+from dataclasses import dataclass
 
-from contract import processes, signals
+from contract import __version__, processes, signals
 from contract.config import Config
+from contract.heartbeat import Courier, Debt, Watch
 from contract.supervised import Lifeline
 from execute_engine import progress, stops
-from execute_engine.errors import ZabbixError
 from execute_engine.progress import Progress
 from execute_engine.stops import Stops
 from execute_engine.timer import Timer
-from execute_engine.zabbix import Trapper
 
 WATCH_SECONDS = 0.5  # between two looks at the consumer's progress
-FIGURES = ("slots", "free_slots", "units", "hosts", "unkillable", "spooled", "dropped", "braked", "sees_files")
-FIGURE_KEY = "exec.engine.{}"
-QUIET_SECONDS = 60.0  # a failure is logged once in so long
-
-log = logging.getLogger(__name__)
-
-
-class Watch:
-    """Whether the consumer moves. Moments are monotonic, and of this process: no clock of another one is trusted."""
-
-    def __init__(self, patience_seconds: float) -> None:
-        self._patience_seconds = patience_seconds
-        self._last: tuple[str, int] | None = None
-        self._moved_at: float | None = None
-
-    def look(self, found: Progress | None, moment: float) -> None:
-        if found is None:
-            return
-        shown = (found.incarnation, found.counter)
-        if self._last is not None and shown != self._last:
-            self._moved_at = moment
-        self._last = shown
-
-    def moves(self, moment: float) -> bool:
-        """It was seen to move within the patience; what was there when the watch began proves nothing."""
-        return self._moved_at is not None and moment - self._moved_at <= self._patience_seconds
+LEAST_PATIENCE_SECONDS = 20.0  # with a thread of the consumer: one statement, or one commit, may take half of it
+KEY = "exec.engine.{}"
 
 
 def main(config: Config, lifeline: Lifeline) -> int:
@@ -54,37 +29,47 @@ def main(config: Config, lifeline: Lifeline) -> int:
 
 
 def _beat(config: Config, lifeline: Lifeline, stop_signals: Stops) -> None:
-    interval_seconds = config.intervals.zabbix
-    trapper, watch, send, complain = (
-        Trapper(config.zabbix),
-        Watch(2 * interval_seconds),
-        Timer(interval_seconds),
-        Timer(QUIET_SECONDS),
-    )
+    interval_seconds, state_dir = config.intervals.zabbix, config.engine.state_dir
+    courier, due = Courier(config.zabbix), Timer(interval_seconds)
+    watch, debt = Watch(2 * interval_seconds), Debt(state_dir / "heartbeat")
+    patience_seconds = max(2 * interval_seconds, LEAST_PATIENCE_SECONDS)
     while not stop_signals.wait(min(WATCH_SECONDS, interval_seconds)):
         lifeline.alive()
-        found = progress.read(config.engine.state_dir)
-        watch.look(found, time.monotonic())
-        if found is None or not watch.moves(time.monotonic()):
-            lifeline.status("silent: the consumer shows no progress")
+        moment = time.monotonic()
+        found = progress.read(state_dir)
+        watch.look(found and (found.incarnation, found.counter), moment)
+        if found is not None:
+            debt.look(found.incarnation, {KEY.format(name): number for name, number in found.totals.items()})
+        if (delivery := courier.delivery()) is not None:
+            debt.paid(delivery.taken)
+        if (moves := watch.moves(moment)) is None:  # it is not known yet
             continue
-        if send.due(time.monotonic()):
-            problem = _send(trapper, _values(config.zabbix.item, found))
-            lifeline.status(problem or "sent")
-            if problem and complain.due(time.monotonic()):
-                log.warning("the heartbeat was not taken", extra={"reason": problem})
+        sight = _look(found if moves else None, patience_seconds)
+        if courier.idle and due.due(moment):
+            values = {**_values(config.zabbix.item, sight), **debt.values()}
+            courier.send(lambda: values)  # noqa: B023
+            lifeline.status("; ".join(filter(None, (sight.stuck, courier.problem))) or "sends to Zabbix")
 
 
-def _values(item: str, found: Progress) -> dict[str, object]:
-    return {item: 1, **{FIGURE_KEY.format(name): getattr(found, name) for name in FIGURES}}
+@dataclass(frozen=True)
+class _Sight:
+    """Why the consumer does not work (empty: it has proven that it does), and which of its figures are true now."""
+
+    stuck: str
+    figures: dict[str, int]
 
 
-def _send(trapper: Trapper, values: dict[str, object]) -> str:
-    """What went wrong, or an empty string."""
-    try:
-        refused = trapper.send(values)
-    except ZabbixError as exc:
-        return str(exc)
-    return (
-        f"Zabbix refused {refused} of {len(values)} values: does it know this host and these items?" if refused else ""
-    )
+def _look(found: Progress | None, patience_seconds: float) -> _Sight:
+    """found is None when its loop stands still: what it wrote last is of long ago."""
+    if found is None:
+        return _Sight("the consumer shows no progress", {})
+    hung = [name for name, seconds in found.silent.items() if seconds > patience_seconds]
+    figures = {name: number for name, number in found.figures.items() if name not in hung}
+    return _Sight(f"the consumer's thread for the {hung[0]} does not come back" if hung else "", figures)
+
+
+def _values(item: str, sight: _Sight) -> dict[str, object]:
+    own: dict[str, object] = {KEY.format("consumer"): int(not sight.stuck), KEY.format("version"): __version__}
+    if not sight.stuck:
+        own[item] = 1
+    return {**own, **{KEY.format(name): number for name, number in sight.figures.items()}}

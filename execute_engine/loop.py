@@ -15,9 +15,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from contract.config import Config
-from contract.states import EngineState
+from contract.states import EngineState, HostStatus
 from contract.supervised import Lifeline
-from execute_engine import progress
 from execute_engine.brake import Brake
 from execute_engine.claims import Claims
 from execute_engine.database_thread import DatabaseThread
@@ -25,7 +24,7 @@ from execute_engine.engine_row import Beat, EngineRow
 from execute_engine.errors import LauncherError, LeaseLost
 from execute_engine.launcher_client import LauncherClient
 from execute_engine.output import Cleaner
-from execute_engine.progress import Progress
+from execute_engine.progress import Report
 from execute_engine.running import RunningUnits
 from execute_engine.share_probe import ShareProbe
 from execute_engine.slots import Slots
@@ -43,6 +42,8 @@ REPORT_SECONDS = 1.0  # between two reports to the supervisor and to the heartbe
 STORE_SECONDS = 60.0  # at the end of a drain: for stopped units to end and their results to be stored
 LAST_WORD_SECONDS = 5.0  # for the row's last state
 LONGEST_LAUNCHER_PAUSE_SECONDS = 30.0
+FAILED = (HostStatus.FAILED, HostStatus.UNREACHABLE, HostStatus.LOST)
+NO_KAFKA = 2  # of the figure "kafka", where the database is the queue
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Parts:
     stops: Stops
     wakeup: Wakeup
     cleaner: Cleaner  # of the configuration's secrets
+    report: Report
 
 
 class Loop:
@@ -91,7 +93,6 @@ class Loop:
         self._stop_look = Timer(STOPS_SECONDS)
         self._looking_for_stops = False
         self._report = Timer(REPORT_SECONDS)
-        self._reports = 0
         self._state = EngineState.LIVE
         self._drained_at = float("inf")  # when what still runs in a drain is stopped
         self._give_up_at = float("inf")  # when even their results are waited for no longer
@@ -107,6 +108,7 @@ class Loop:
         self._running.extend_lease(time.monotonic() + LEASE_SHARE * self._config.engine.lease_seconds, ())
         while not self._over():
             self._turn(self._poll())
+        self._tell(time.monotonic())  # the last results count too
         row, database = self._parts.row, self._parts.database
         database.submit("last beat", lambda: row.beat(EngineState.STOPPED, 0, None), lambda _: None)
         if not database.close(LAST_WORD_SECONDS):
@@ -344,24 +346,46 @@ class Loop:
             parts.insert(0, "draining")
         problems = [problem for problem in (self._parts.database.problem(), self._missing()) if problem]
         lifeline.status("; ".join([", ".join(parts), *problems]))
-        self._reports += 1
-        report = Progress(
-            counter=self._reports,
-            incarnation=self._incarnation,
-            slots=slots.slots,
-            free_slots=slots.free,
-            units=slots.units,
-            hosts=used,
-            unkillable=len(self._running.unkillable),
-            spooled=self._running.spooled,
-            dropped=self._running.dropped,
-            sees_files=int(self._parts.share.answers),
-            braked=int(self._brake.on),
-        )
-        try:
-            progress.write(self._config.engine.state_dir, report)
-        except OSError as exc:
-            log.error("STATE_DIR cannot be written, the heartbeat will stop", extra={"error": str(exc)})
+        self._parts.report.write(self._figures(moment), self._totals(), self._silent())
+
+    def _figures(self, moment: float) -> dict[str, int]:
+        """What the heartbeat tells Zabbix, by the last words of the keys."""
+        slots, running, parts = self._slots, self._running, self._parts
+        known = {
+            "slots": slots.slots,
+            "slots_used": slots.slots - slots.free,
+            "units": slots.units,
+            "hosts": slots.hosts,
+            "oldest_host_seconds": int(running.oldest_host_seconds(moment)),
+            "spooled": running.spooled,
+            "spool_bytes": running.spool_bytes,
+            "share": int(parts.share.answers),
+            "database": int(parts.database.problem() is None),
+            "unkillable": len(running.unkillable),
+            "dropped": running.dropped,
+            "braked": int(self._brake.on),
+        }
+        if parts.subscription is None:
+            return known | {"kafka": NO_KAFKA, "claim_lag": 0}
+        lag = parts.subscription.lag
+        known["kafka"] = int(parts.subscription.problem() is None)
+        return known if lag is None else known | {"claim_lag": lag}
+
+    def _totals(self) -> dict[str, int]:
+        results = self._running.results
+        return {
+            "hosts_finished": results.total(),
+            "hosts_failed": sum(results[status] for status in FAILED),
+            "hosts_timed_out": results[HostStatus.TIMEOUT],
+        }
+
+    def _silent(self) -> dict[str, float]:
+        """For how long each thread has not come back; where it is known that its server is away, that is no news."""
+        subscription = self._parts.subscription
+        return {
+            "database": self._parts.database.silent_seconds(),
+            "kafka": 0.0 if subscription is None else subscription.silent_seconds(),
+        }
 
 
 def _unkillable_words(pids: list[int]) -> str | None:

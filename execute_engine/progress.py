@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    counter: int
+    """figures and totals by the last word of their key in Zabbix."""
+
     incarnation: str
-    slots: int
-    free_slots: int
-    units: int
-    hosts: int  # running
-    unkillable: int  # processes that outlived their unit
-    spooled: int  # results on disk that the database does not have
-    dropped: int  # results of units that were given to another engine
-    sees_files: int  # 1: the share of project files answers
-    braked: int  # 1: it tries one unit now and then, because its own ended unreachable and others' did not
+    counter: int
+    figures: dict[str, int]  # as they are now; what is not known is not among them
+    totals: dict[str, int]  # counted since the incarnation began
+    silent: dict[str, float]  # for how long a thread has not come back from what it does, seconds; 0: it is well
+
+
+class Report:
+    """Writes the progress of one incarnation."""
+
+    def __init__(self, state_dir: Path, incarnation: str) -> None:
+        self._state_dir = state_dir
+        self.incarnation = incarnation
+        self._counter = 0
+
+    def write(
+        self,
+        figures: Mapping[str, int],
+        totals: Mapping[str, int] | None = None,
+        silent: Mapping[str, float] | None = None,
+    ) -> None:
+        """Whoever reads sees the former or the new one. Where the disk does not take it, the log says so."""
+        self._counter += 1
+        progress = Progress(self.incarnation, self._counter, dict(figures), dict(totals or {}), dict(silent or {}))
+        try:
+            write(self._state_dir, progress)
+        except OSError as exc:
+            log.error("STATE_DIR cannot be written, the heartbeat will stop", extra={"error": str(exc)})
 
 
 def write(state_dir: Path, progress: Progress) -> None:
@@ -30,9 +53,15 @@ def write(state_dir: Path, progress: Progress) -> None:
 
 
 def read(state_dir: Path) -> Progress | None:
-    """None when there is none, or when it is no progress."""
+    """None when there is none, or when it is no progress, or another release's."""
     try:
         found = json.loads((state_dir / "progress").read_text())
-        return Progress(**{field.name: found[field.name] for field in fields(Progress)})
-    except (OSError, ValueError, KeyError, TypeError):
+        return Progress(
+            str(found["incarnation"]),
+            int(found["counter"]),
+            {str(key): int(value) for key, value in found["figures"].items()},
+            {str(key): int(value) for key, value in found["totals"].items()},
+            {str(key): float(value) for key, value in found["silent"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

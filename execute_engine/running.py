@@ -7,6 +7,7 @@ import functools
 import logging
 import select
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass
 
@@ -94,6 +95,7 @@ class RunningUnits:
         self._spool_problem: str | None = None
         self._launches = Launches()
         self.dropped = 0  # results of units that were given to others
+        self.results: Counter[str] = Counter()  # hosts that have ended here, by their status
         self._outbox = Outbox()
         self._new_keys: list[NewHostKey] = []
         self._collect = Timer(COLLECT_SECONDS)
@@ -127,6 +129,15 @@ class RunningUnits:
     def spooled(self) -> int:
         """Results on disk that the database does not have."""
         return self._spool.pending
+
+    @property
+    def spool_bytes(self) -> int:
+        return self._spool.size_bytes
+
+    def oldest_host_seconds(self, moment: float) -> float:
+        """For how long the host that was begun first has been running; 0 when none runs."""
+        starts = [start for run in self._runs.values() if (start := run.unit.oldest_start) is not None]
+        return moment - min(starts) if starts else 0.0
 
     @property
     def begun_ids(self) -> Set[int]:
@@ -375,6 +386,7 @@ class RunningUnits:
         """On the disk first: from here on they outlive this process."""
         final = [row for row in rows if row.status in FINAL_STATUSES]
         self._append(final)
+        self.results.update(row.status for row in final)
         if final:
             fail_point("spooled")
         moment = time.monotonic()

@@ -18,6 +18,7 @@ from contract.errors import DatabaseError
 from contract.supervised import Lifeline
 from execute_engine.engine_row import EngineRow, Twin
 from execute_engine.errors import StopRequested, TwinError
+from execute_engine.progress import Report
 from execute_engine.stops import Stops
 
 T = TypeVar("T")
@@ -30,8 +31,9 @@ log = logging.getLogger(__name__)
 class Patience:
     """Waiting at the start: it is told what for, the supervisor hears that we live, and a stop signal ends it."""
 
-    def __init__(self, lifeline: Lifeline, stops: Stops) -> None:
+    def __init__(self, lifeline: Lifeline, stops: Stops, report: Report) -> None:
         self._lifeline = lifeline
+        self._report = report
         self._stops = stops
         self._told = ("", "")
 
@@ -51,6 +53,7 @@ class Patience:
             try:
                 return work()
             except DatabaseError as exc:
+                self._report.write({"database": 0})  # we live, and it is away
                 self.wait("the database", str(exc))
 
 

@@ -27,6 +27,8 @@ from contract.message import UnitMessage
 POLL_SECONDS = 0.1
 COMMIT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
+LAG_SECONDS = 10.0  # between two looks at how much waits
+LAG_ANSWER_SECONDS = 2.0
 RETRY_SECONDS = 2.0  # after an error of the client, before a new one is built
 LOOK_SECONDS = 1.0
 SILENCE_SECONDS = 12.0  # four heartbeats to the group's coordinator without an answer: Kafka is away
@@ -63,7 +65,9 @@ class Subscription:
         self._away_since: float | None = time.monotonic()
         self._trouble = KafkaTrouble()
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
+        self._turned_at = time.monotonic()
         self.bad_messages = 0
+        self.lag: int | None = None  # messages in our partitions that were not taken yet; None: not known
 
     def start(self) -> None:
         self._thread.start()
@@ -86,6 +90,10 @@ class Subscription:
             return None
         brokers = ",".join(self._settings.bootstrap_servers)
         return self._trouble.after(f"waiting for Kafka {brokers} for {time.monotonic() - since:.0f} s")
+
+    def silent_seconds(self) -> float:
+        """For how long the thread has not come back from a poll or a commit; 0 while Kafka is away."""
+        return 0.0 if self._away_since is not None or self._closing.is_set() else time.monotonic() - self._turned_at
 
     def close(self) -> None:
         """Leave the group, so that others get the partitions at once. Does not wait; a message that is out stays so."""
@@ -132,8 +140,9 @@ class Subscription:
         return consumer
 
     def _consume(self, consumer: KafkaConsumer) -> None:
-        built_at = looked_at = time.monotonic()
+        built_at = looked_at = lag_at = time.monotonic()
         while not self._closing.is_set():
+            self._turned_at = time.monotonic()
             if self._out is None:
                 self._receive(consumer.poll(timeout_ms=int(POLL_SECONDS * 1000), max_records=1))
                 self._hand_over_next(consumer)
@@ -142,6 +151,24 @@ class Subscription:
             if time.monotonic() >= looked_at + LOOK_SECONDS:
                 looked_at = time.monotonic()
                 self._look_at_coordinator(consumer, built_at)
+            if time.monotonic() >= lag_at:
+                self._measure_lag(consumer)
+                lag_at = time.monotonic() + LAG_SECONDS
+
+    def _measure_lag(self, consumer: KafkaConsumer) -> None:
+        """What the client knows by itself is old: it fetches nothing while a message is out."""
+        self.lag = None
+        partitions = consumer.assignment()
+        if self._away_since is not None or not partitions:
+            return
+        patience_ms = int(LAG_ANSWER_SECONDS * 1000)
+        try:
+            ends = consumer.end_offsets(list(partitions), timeout_ms=patience_ms)
+            positions = {each: consumer.position(each, timeout_ms=patience_ms) for each in partitions}
+        except KafkaError:
+            return
+        polled = len(self._backlog) + (self._out is not None)
+        self.lag = polled + sum(max(0, ends[each] - (positions[each] or 0)) for each in partitions if each in ends)
 
     def _wait_for_done(self, consumer: KafkaConsumer) -> None:
         try:

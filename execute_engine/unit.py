@@ -118,6 +118,11 @@ class Unit:
         return len(self._open)
 
     @property
+    def oldest_start(self) -> float | None:
+        """The monotonic moment at which the first of the hosts without a result was begun; None when none was."""
+        return min((host.started for host in self._open.values() if host.started is not None), default=None)
+
+    @property
     def over(self) -> bool:
         return self._ended is not None and self._read_to_end
 

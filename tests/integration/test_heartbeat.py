@@ -1,108 +1,96 @@
-"""The heartbeat process against real sockets: one that speaks Zabbix's trapper protocol, and sick ones."""
+"""The engine's heartbeat process, as its supervisor starts it, against well and sick Zabbix servers."""
 
 from __future__ import annotations
 
-import json
-import os
+import selectors
 import signal
-import socket
-import struct
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from contract.config import ZabbixSettings
-from execute_engine import progress
-from execute_engine.errors import ZabbixError
-from execute_engine.progress import Progress
-from execute_engine.zabbix import TIMEOUT_SECONDS, Trapper
+from contract import __version__
+from contract.child import Child, KeptChild
+from execute_engine.progress import Report
 from tests.daemons import ROOT
 from tests.servers.process import free_ports, wait_for
+from tests.servers.trapper import (
+    SICK,
+    Answer,
+    TrapperServer,
+    Values,
+    drips,
+    hangs,
+    refuses,
+    replies,
+    takes,
+)
 
-HEADER = struct.Struct("<4sBII")  # "ZBXD", flags, length, reserved: the header of Zabbix's protocol
-Answer = Callable[[socket.socket, dict[str, object]], None]
-
-
-class TrapperServer:
-    """Takes values as a Zabbix server does and answers as it is told to."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.received: list[dict[str, str]] = []
-        self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._open: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.append(connection)
-            try:
-                _, _, length, _ = HEADER.unpack(_exactly(connection, HEADER.size))
-                request = json.loads(_exactly(connection, length))
-                self.received.append({item["key"]: item["value"] for item in request["data"]})
-                self.hosts = {item["host"] for item in request["data"]}
-                self._answer(connection, request)
-            except (OSError, EOFError):
-                connection.close()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in self._open:
-            connection.close()
-        self._thread.join(60)
+FIGURES = {"slots": 60, "slots_used": 20, "units": 2, "database": 1, "kafka": 1, "spooled": 5}
+SHOWN = {f"exec.engine.{name}": str(number) for name, number in FIGURES.items()}
+HEARD_SECONDS = 10.0  # the supervisor has 30
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        piece = connection.recv(size - len(data))
-        if not piece:
-            raise EOFError
-        data += piece
-    return data
+class Engine:
+    """A STATE_DIR in which progress is made as the test wants it, and the heartbeat as its supervisor's child."""
+
+    def __init__(self, directory: Path, *ports: int) -> None:
+        self.state_dir = directory / "state"
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self.report = Report(self.state_dir, "i")
+        self.finished = 0
+        self.silent = {"database": 0.0, "kafka": 0.0}
+        config = directory / "conf" / "server.conf"
+        config.parent.mkdir(exist_ok=True)
+        addresses = ", ".join(f"127.0.0.1:{port}" for port in ports)
+        config.write_text(
+            f"[Zabbix]\nIP = {addresses}\nITEM = exec.ping\nHOST = engine-host\n"
+            f"[Data_Send]\nZABBIX = 1\n[Exec_Engine]\nSTATE_DIR = {self.state_dir}\n"
+        )
+        self.log_file = directory / "log"
+        argv = ("sh", "-c", 'exec "$@" 2> "$0"', str(self.log_file), sys.executable, "-m", "execute_engine")
+        child = Child("heartbeat", (*argv, "heartbeat", "--config", str(config)), 10)
+        self.child = KeptChild(child, HEARD_SECONDS)
+        self._selector = selectors.DefaultSelector()
+        self.start()
+
+    def start(self) -> None:
+        self.lifeline = self.child.start()
+        assert self.lifeline is not None
+        self._selector.register(self.lifeline, selectors.EVENT_READ)
+
+    def move(self) -> None:
+        self.report.write(FIGURES, {"hosts_finished": self.finished}, self.silent)
+
+    def hear(self) -> None:
+        """What its supervisor does: it must have said something within HEARD_SECONDS."""
+        assert self.lifeline is not None
+        if self._selector.select(0):
+            assert self.child.hear(self.lifeline), self.log
+        assert self.child.is_heard, f"the heartbeat is silent: {self.log}"
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.child.send(number)
+        code = wait_for("the end of the heartbeat", lambda: [code] if (code := self.child.reap()) is not None else [])
+        if self.lifeline is not None:
+            self._selector.unregister(self.lifeline)
+            self.lifeline.close()
+            self.lifeline = None
+        return code[0]
 
 
-def says(body: dict[str, object]) -> bytes:
-    raw = json.dumps(body).encode()
-    return HEADER.pack(b"ZBXD", 1, len(raw), 0) + raw
-
-
-def accept(refused: int = 0) -> Answer:
-    def answer(connection: socket.socket, request: dict[str, object]) -> None:
-        total = len(request["data"])  # type: ignore[arg-type]
-        info = f"processed: {total - refused}; failed: {refused}; total: {total}; seconds spent: 0.000055"
-        connection.sendall(says({"response": "success", "info": info}))
-        connection.close()
-
-    return answer
-
-
-def hang(_connection: socket.socket, _request: dict[str, object]) -> None:
-    """The connection stays open and nothing is said."""
-
-
-def reply(raw: bytes) -> Answer:
-    def answer(connection: socket.socket, _request: dict[str, object]) -> None:
-        connection.sendall(raw)
-        connection.close()
-
-    return answer
+Serve = Callable[[Answer], TrapperServer]
+Start = Callable[..., Engine]
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Answer], TrapperServer]]:
+def serve() -> Iterator[Serve]:
     made: list[TrapperServer] = []
 
     def serve(answer: Answer) -> TrapperServer:
@@ -114,149 +102,134 @@ def serve() -> Iterator[Callable[[Answer], TrapperServer]]:
         server.close()
 
 
-def trapper(*ports: int) -> Trapper:
-    return Trapper(ZabbixSettings(ip=("127.0.0.1",) * len(ports), zabbix_port=ports[0], host="engine-host"))
-
-
-# --- the trapper
-
-
-def test_values_arrive_for_this_host_and_refused_ones_are_counted(serve: Callable[[Answer], TrapperServer]) -> None:
-    server, strict = serve(accept()), serve(accept(refused=1))
-    assert trapper(server.port).send({"ping": 1, "slots": 60}) == 0
-    assert server.received == [{"ping": "1", "slots": "60"}]
-    assert server.hosts == {"engine-host"}
-    assert trapper(strict.port).send({"ping": 1, "slots": 60}) == 1
-
-
-SICK = {
-    "silent": hang,
-    "closes at once": reply(b""),
-    "no Zabbix": reply(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-    "half a header": reply(b"ZBXD\x01"),
-    "half an answer": reply(says({"response": "success"})[:-4]),
-    "no info": reply(says({"response": "success"})),
-    "strange info": reply(says({"response": "success", "info": "all is well"})),
-    "failed": reply(says({"response": "failed", "info": "no"})),
-    "list": reply(HEADER.pack(b"ZBXD", 1, 2, 0) + b"[]"),
-    "no UTF-8": reply(HEADER.pack(b"ZBXD", 1, 2, 0) + b"\xff\xff"),
-}
-
-
-@pytest.mark.parametrize("kind", SICK)
-def test_a_sick_server_is_one_kind_of_error_and_soon_given_up(
-    serve: Callable[[Answer], TrapperServer], kind: str
-) -> None:
-    server = serve(SICK[kind])
-    begun = time.monotonic()
-    with pytest.raises(ZabbixError):
-        trapper(server.port).send({"ping": 1})
-    assert time.monotonic() - begun < TIMEOUT_SECONDS + 60
-
-
-def test_a_server_that_is_not_there_is_the_same_error() -> None:
-    (port,) = free_ports(1)
-    with pytest.raises(ZabbixError):
-        trapper(port).send({"ping": 1})
-
-
-# --- the process
-
-
-class Engine:
-    """A STATE_DIR in which progress is made as the test wants it, and the heartbeat process beside it."""
-
-    def __init__(self, directory: Path, port: int) -> None:
-        self.state_dir = directory / "state"
-        self.state_dir.mkdir()
-        self.counter = 0
-        config = directory / "conf" / "server.conf"
-        config.parent.mkdir()
-        config.write_text(
-            f"[Zabbix]\nIP = 127.0.0.1\nZABBIX_PORT = {port}\nITEM = exec.ping\nHOST = engine-host\n"
-            f"[Data_Send]\nZABBIX = 1\n[Exec_Engine]\nSTATE_DIR = {self.state_dir}\n"
-        )
-        self.log = directory / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "execute_engine", "heartbeat", "--config", str(config)],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-
-    def move(self) -> None:
-        self.counter += 1
-        progress.write(self.state_dir, Progress(self.counter, "i", 60, 40, 2, 20, 1, 5, 0, 1, 0))
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Callable[[int], Engine]]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     made: list[Engine] = []
 
-    def start(port: int) -> Engine:
-        made.append(Engine(tmp_path, port))
+    def start(*ports: int) -> Engine:
+        made.append(Engine(tmp_path / str(len(made)), *ports))
         return made[-1]
 
     yield start
     for one in made:
-        one.process.kill()
-        one.process.wait(60)
+        if one.child.is_running:
+            one.end(signal.SIGKILL)
 
 
-def _moving(engine: Engine, condition: Callable[[], bool]) -> Callable[[], bool]:
+def moving(condition: Callable[[], object], *engines: Engine) -> Callable[[], bool]:
+    """The condition, while the consumers of these engines move and their heartbeats are listened to."""
+
     def look() -> bool:
-        engine.move()
-        return condition()
+        for engine in engines:
+            engine.move()
+            engine.hear()
+        return bool(condition())
 
     return look
 
 
-def test_it_beats_while_the_consumer_moves_and_falls_silent_when_it_does_not(
-    serve: Callable[[Answer], TrapperServer], engine: Callable[[int], Engine]
+def pings(received: list[Values]) -> list[str | None]:
+    return [values.get("exec.ping") for values in received]
+
+
+def test_it_beats_while_the_consumer_moves_and_says_so_when_it_does_not(serve: Serve, start: Start) -> None:
+    server = serve(takes())
+    engine = start(server.port)
+    wait_for("a first beat that proves nothing", lambda: server.received)  # there is no consumer at all
+    assert server.received[0] == {"exec.engine.consumer": "0", "exec.engine.version": __version__}
+    engine.finished = 3
+    wait_for("pings", moving(lambda: pings(server.received)[-3:] == ["1"] * 3, engine))
+    working = {"exec.ping": "1", "exec.engine.consumer": "1", "exec.engine.version": __version__, **SHOWN}
+    assert server.received[-1] == {**working, "exec.engine.hosts_finished": "0"}
+    assert server.hosts == {"engine-host"}
+    told = [values["exec.engine.hosts_finished"] for values in server.received if values.get("exec.ping")]
+    assert sum(map(int, told)) == 3
+
+    wait_for("the truth", lambda: server.received[-1].get("exec.engine.consumer") == "0")  # it stands still
+    stuck = {"exec.engine.consumer": "0", "exec.engine.version": __version__, "exec.engine.hosts_finished": "0"}
+    assert server.received[-1] == stuck  # no figure of long ago
+    wait_for("pings again", moving(lambda: pings(server.received)[-1] == "1", engine))
+    assert engine.end() == 0
+
+
+@pytest.mark.parametrize("thread", ["database", "kafka"])
+def test_a_thread_that_does_not_come_back_ends_the_pings_though_the_loop_turns(
+    serve: Serve, start: Start, thread: str
 ) -> None:
-    server = serve(accept())
-    tested = engine(server.port)
-    tested.move()
-    time.sleep(3)
-    assert server.received == []  # a file alone is no progress
-    wait_for("beats", _moving(tested, lambda: len(server.received) >= 3))
-    assert server.received[-1] == {
-        "exec.ping": "1",
-        "exec.engine.slots": "60",
-        "exec.engine.free_slots": "40",
-        "exec.engine.units": "2",
-        "exec.engine.hosts": "20",
-        "exec.engine.unkillable": "1",
-        "exec.engine.spooled": "5",
-        "exec.engine.dropped": "0",
-        "exec.engine.braked": "0",
-        "exec.engine.sees_files": "1",
-    }
-    time.sleep(4)  # two intervals, and time to notice
-    silent_at = len(server.received)
-    time.sleep(3)
-    assert len(server.received) == silent_at
-    wait_for("beats again", _moving(tested, lambda: len(server.received) > silent_at))
-    assert tested.stop() == 0
+    server = serve(takes())
+    engine = start(server.port)
+    engine.silent[thread] = 19.0
+    wait_for("a ping", moving(lambda: "1" in pings(server.received), engine))
+    engine.silent[thread] = 21.0
+    wait_for("the truth", moving(lambda: server.received[-1]["exec.engine.consumer"] == "0", engine))
+    last = server.received[-1]
+    assert "exec.ping" not in last
+    assert f"exec.engine.{thread}" not in last  # nobody knows
+    assert last["exec.engine.slots"] == "60"  # and this is true
+    assert engine.end() == 0
 
 
-def test_a_hanging_zabbix_is_logged_and_neither_ends_nor_stops_the_process(
-    serve: Callable[[Answer], TrapperServer], engine: Callable[[int], Engine]
+def test_what_is_counted_while_zabbix_is_away_and_the_heartbeat_dies_is_told_once(serve: Serve, start: Start) -> None:
+    server = serve(takes())
+    engine = start(server.port)
+
+    def told() -> int:
+        return sum(int(values.get("exec.engine.hosts_finished", 0)) for values in taken)
+
+    taken: list[Values] = []
+
+    def takes_them(connection: object, values: Values) -> None:
+        taken.append(values)
+        takes()(connection, values)  # type: ignore[arg-type]
+
+    server.answer = replies(b"")
+    engine.finished = 5
+    wait_for("beats that fail", moving(lambda: len(server.received) >= 3, engine))
+    server.answer = takes_them
+    engine.finished = 8
+    wait_for("all of them", moving(lambda: told() == 8, engine))
+    beats = len(taken)
+    wait_for("more beats", moving(lambda: len(taken) >= beats + 2, engine))
+    engine.end(signal.SIGKILL)
+    engine.finished = 10
+    engine.move()
+    engine.report = Report(engine.state_dir, "next")  # meanwhile a new consumer began
+    engine.start()
+    time.sleep(1)  # it has seen what the former one left
+    engine.finished = 4
+    wait_for("all of them", moving(lambda: told() >= 14, engine))
+    beats = len(taken)
+    wait_for("more beats", moving(lambda: len(taken) >= beats + 2, engine))
+    assert told() == 14
+    assert engine.end() == 0
+
+
+def test_whatever_ails_zabbix_the_supervisor_hears_the_heartbeat_and_the_log_says_it_once(
+    serve: Serve, start: Start
 ) -> None:
-    server = serve(hang)
-    tested = engine(server.port)
-    wait_for("three tries", _moving(tested, lambda: len(server.received) >= 3))
-    assert tested.process.poll() is None
-    assert tested.log.read_text().count("the heartbeat was not taken") == 1  # at most once a minute
-    assert tested.stop() == 0
+    """All at once, because each of them takes as long as it is waited for."""
+    (absent,) = free_ports(1)
+    answers = {"silent": hangs, "byte by byte": drips, "garbage": SICK["no Zabbix"], "torn": SICK["half an answer"]}
+    servers = {kind: serve(answer) for kind, answer in answers.items()}
+    tested = {kind: start(server.port) for kind, server in servers.items()}
+    tested["absent"] = start(absent)
+    tested["three that hang"] = start(*(serve(hangs).port for _ in range(3)))
+    tested["one that hangs, one that is well"] = start(serve(hangs).port, (well := serve(takes())).port)
+    tested["refuses"] = start(serve(refuses).port)
+    late = serve(takes(after_seconds=5))
+    tested["late"] = start(late.port)
+    complaint = "the heartbeat was not taken"
+    ill = [engine for kind, engine in tested.items() if kind not in ("late", "one that hangs, one that is well")]
 
+    def done() -> bool:
+        return all(complaint in engine.log for engine in ill) and len(late.received) >= 2 and len(well.received) >= 3
 
-def test_refused_values_are_logged(serve: Callable[[Answer], TrapperServer], engine: Callable[[int], Engine]) -> None:
-    tested = engine(serve(accept(refused=10)).port)
-    wait_for("the log", _moving(tested, lambda: "Zabbix refused 10 of 10 values" in tested.log.read_text()))
-    assert tested.stop() == 0
+    wait_for("what ails each", moving(done, *tested.values()), 60)
+    assert "1" in pings(well.received)
+    for kind, engine in tested.items():
+        assert engine.log.count(complaint) == (engine in ill), (kind, engine.log)
+    for kind, engine in tested.items():
+        begun = time.monotonic()
+        assert engine.end() == 0, kind
+        assert time.monotonic() - begun < HEARD_SECONDS, kind  # a beat on its way does not hold up the end
