@@ -15,7 +15,7 @@ from contract.config import ZabbixSettings
 from contract.errors import ZabbixError
 from contract.zabbix import Trapper
 
-BEAT_SECONDS = 25.0  # for one beat with all addresses
+BEAT_SECONDS = 15.0  # for one beat with all addresses
 QUIET_SECONDS = 60.0  # what is wrong is logged, and refused values are looked for, once in so long
 PROVISION = "python -m execute_engine.zabbix provision"
 

@@ -14,9 +14,9 @@ from contract.config import Config
 from contract.errors import ConfigError
 from contract.supervised import Lifeline
 from contract.supervisor import Child, Supervisor
-from distribute import exposure, token_command
+from distribute import exposure, run_folder, token_command
 
-ROLES = {"web": 25.0, "dispatcher": 15.0}  # how long each may take to stop, seconds
+ROLES = {"web": 25.0, "dispatcher": 15.0, "heartbeat": 10.0}  # how long each may take to stop, seconds
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     roles = parser.add_subparsers(dest="command", metavar="COMMAND", help="without: the whole service")
     roles.add_parser("web", parents=[shared], help="one process of the service: REST")
     roles.add_parser("dispatcher", parents=[shared], help="one process of the service: hands units out")
+    roles.add_parser("heartbeat", parents=[shared], help="one process of the service: tells Zabbix how it is")
     token_command.declare(roles.add_parser("token", parents=[shared], help="the tokens of the clients"), shared)
     return parser
 
@@ -55,8 +56,15 @@ def _supervise(config_file: Path, settings: Config) -> int:
     for warning in (*settings.warnings, *([door] if door else [])):
         log.warning(warning)
     command = (sys.executable, "-m", "distribute")
-    children = [Child(role, (*command, role, "--config", str(config_file)), stop) for role, stop in ROLES.items()]
-    return Supervisor("distribute", children).run()
+    if not settings.zabbix.ip:
+        log.info("no heartbeat is sent: [Zabbix] IP is empty")
+    with run_folder.shared():
+        children = [
+            Child(role, (*command, role, "--config", str(config_file)), stop)
+            for role, stop in ROLES.items()
+            if role != "heartbeat" or settings.zabbix.ip
+        ]
+        return Supervisor("distribute", children).run()
 
 
 def _run_role(role: str, settings: Config, lifeline: Lifeline) -> int:

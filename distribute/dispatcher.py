@@ -22,7 +22,7 @@ from contract.errors import DatabaseError
 from contract.failpoint import fail_point
 from contract.message import UnitMessage
 from contract.supervised import Lifeline
-from distribute import turns
+from distribute import run_folder, turns
 from distribute.dead_engines import DeadEngines
 from distribute.errors import NotLeading
 from distribute.leadership import Leadership
@@ -82,7 +82,7 @@ class Dispatcher:
         self._lifeline = lifeline
         self._stopping = stopping
         self._database = Database(config.database, answer_timeout_seconds=ANSWER_SECONDS, pool_size=1)
-        self._leadership = Leadership(self._database)
+        self._leadership = Leadership(self._database, run_folder.name())
         self._dead_engines = DeadEngines(self._database, config.engine.lease_seconds)
         self._retention = Retention(self._database, config.distribute.retention_days)
         self._outbox = Outbox()

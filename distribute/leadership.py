@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 class Leadership:
     """Calls raise contract's DatabaseError and its children, and may be made again after one."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, run: str) -> None:
+        """run: what the holder's name begins with, so that this run of the service is known in it."""
         self._database = database
+        self._run = run
         self._holder = ""  # a new one for each time we lead: an old transaction of ours is a stranger's too
         self._next_at = 0.0
         self._seen: dispatch.Leader | None = None
@@ -81,7 +83,7 @@ class Leadership:
             self._take(row)
 
     def _take(self, seen: dispatch.Leader) -> None:
-        holder = secrets.token_hex(16)
+        holder = f"{self._run}/{secrets.token_hex(16)}"
         if self._database.write(lambda connection: dispatch.take_over(connection, seen, holder)):
             self._holder = holder
             log.info("this dispatcher leads", extra={"former_beat": seen.beat})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 from apiflask import APIBlueprint, APIFlask
@@ -46,6 +48,22 @@ def share(folder: str) -> None:
     """From now on count in files of this folder, one a process; called before the workers are forked."""
     os.environ[_FOLDER] = folder
     values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]  # chosen when the library was imported, without a folder
+
+
+def server_errors(folder: Path) -> int | None:
+    """How many requests were answered with 5xx since the folder was made, but for /readyz: that is how it says no.
+
+    None: it cannot be read now.
+    """
+    try:
+        families = list(MultiProcessCollector(None, str(folder)).collect())  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, struct.error):  # a file that a worker is making
+        return None
+    samples = [sample for family in families for sample in family.samples if sample.name == "distribute_requests_total"]
+    errors = [
+        one.value for one in samples if one.labels["code"].startswith("5") and one.labels["endpoint"] != "/readyz"
+    ]
+    return int(sum(errors))
 
 
 def bind(app: APIFlask, database: Database) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 import socket
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import glogging
@@ -25,7 +24,7 @@ from contract.config import Config, DistributeSettings
 from contract.database import Database
 from contract.errors import DatabaseError
 from contract.supervised import Lifeline
-from distribute import exposure, metrics
+from distribute import exposure, metrics, run_folder
 from distribute.app import create_app
 from distribute.cloning import MOST_CLONES
 from distribute.project_tree import Tree
@@ -55,8 +54,8 @@ def run(config: Config, lifeline: Lifeline) -> int:
     """
     exposure.check_address(config.distribute)  # once more: this may be started by hand, or again after a change
     listener = _listen(config.distribute, lifeline)
-    folder = tempfile.mkdtemp(prefix="distribute-metrics-")
-    metrics.share(folder)
+    folder = run_folder.take()
+    metrics.share(str(folder))
     try:
         _Server(config, lifeline, listener, folder).run()
     except SystemExit as exc:
@@ -87,7 +86,7 @@ def _listen(settings: DistributeSettings, lifeline: Lifeline) -> socket.socket:
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's view of what it is to run."""
 
-    def __init__(self, config: Config, lifeline: Lifeline, listener: socket.socket, metrics_folder: str) -> None:
+    def __init__(self, config: Config, lifeline: Lifeline, listener: socket.socket, metrics_folder: Path) -> None:
         self._config = config
         self._metrics_folder = metrics_folder
         self._listener = listener
@@ -110,7 +109,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "when_ready": lambda _arbiter: self.lifeline.ready(),
             "post_fork": _become_worker,
             # The arbiter's end alone: a worker leaves through the same frames and must not take the folder away.
-            "on_exit": lambda _arbiter: shutil.rmtree(self._metrics_folder, ignore_errors=True),
+            "on_exit": lambda _arbiter: run_folder.leave(self._metrics_folder),
         }
         for name, value in settings.items():
             self.cfg.set(name, value)

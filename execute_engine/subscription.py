@@ -153,7 +153,7 @@ class Subscription:
                 self._look_at_coordinator(consumer, built_at)
             if time.monotonic() >= lag_at:
                 self._measure_lag(consumer)
-                lag_at = time.monotonic() + LAG_SECONDS
+                lag_at = time.monotonic() + (LOOK_SECONDS if self.lag is None else LAG_SECONDS)
 
     def _measure_lag(self, consumer: KafkaConsumer) -> None:
         """What the client knows by itself is old: it fetches nothing while a message is out."""

@@ -112,6 +112,24 @@ def test_one_message_is_out_at_a_time_and_committed_when_it_is_done(
     assert tested.problem() is None
 
 
+def test_what_waits_in_its_partitions_is_known_while_a_message_is_out_too(
+    kafka: KafkaCluster, settings: KafkaSettings, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "LAG_SECONDS", 0.2)
+    create(kafka.bootstrap, settings.topic)
+    tested = subscribe()
+    wait_for("an answer", lambda: tested.lag == 0)
+    send(kafka.bootstrap, settings.topic, message(1).encode())
+    delivery = take(tested)
+    wait_for("the one that is out", lambda: tested.lag == 1)
+    send(kafka.bootstrap, settings.topic, *(message(n).encode() for n in (2, 3)))
+    wait_for("all", lambda: tested.lag == 3)
+    tested.done(delivery)
+    tested.done(take(tested))
+    wait_for("the last one", lambda: tested.lag == 1)
+    assert tested.silent_seconds() < PATIENCE_SECONDS
+
+
 def test_what_was_not_done_comes_again_to_the_next_one(
     kafka: KafkaCluster, settings: KafkaSettings, subscribe: Subscribe
 ) -> None:

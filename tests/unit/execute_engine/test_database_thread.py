@@ -88,3 +88,42 @@ def test_what_is_no_refusal_is_raised_in_the_loop() -> None:
     assert thread.close(PATIENCE_SECONDS)
     with pytest.raises(ZeroDivisionError):
         thread.deliver()
+
+
+def test_a_request_that_does_not_come_back_shows_and_a_database_that_refuses_is_no_silence() -> None:
+    begun, go_on, done, woken = (threading.Event() for _ in range(4))
+    thread = DatabaseThread(woken.set)
+    thread.start()
+    assert thread.silent_seconds() == 0
+
+    def hang() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    thread.submit("hangs", hang, lambda _: done.set())
+    assert begun.wait(PATIENCE_SECONDS)
+    first = thread.silent_seconds()
+    assert thread.silent_seconds() > first
+    go_on.set()
+    assert woken.wait(PATIENCE_SECONDS)
+    thread.deliver()
+    assert done.is_set()
+    assert thread.silent_seconds() == 0
+
+    refused = threading.Event()
+    again = threading.Event()
+
+    def refuse_then_hang() -> None:
+        if not refused.is_set():
+            refused.set()
+            raise DatabaseAway("not now")
+        again.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    go_on.clear()
+    thread.submit("refused", refuse_then_hang, lambda _: None)
+    assert again.wait(PATIENCE_SECONDS)
+    assert thread.problem() is not None
+    assert thread.silent_seconds() == 0  # that it is away is told as such
+    go_on.set()
+    assert thread.close(PATIENCE_SECONDS)
