@@ -172,12 +172,17 @@ def test_a_host_that_zabbix_does_not_know_is_named_with_the_command(serve: Serve
 
 
 def test_no_call_waits_for_zabbix_and_one_beat_is_on_its_way_at_a_time(serve: Serve) -> None:
-    courier = Courier(settings(serve(hangs).port))
+    server = serve(hangs)
+    courier = Courier(settings(server.port))
     begun = time.monotonic()
     courier.send(lambda: BATCH)
     assert not courier.idle
     assert courier.delivery() is None
     assert time.monotonic() - begun < zabbix.ADDRESS_SECONDS / 2
+    wait_for("the values", lambda: server.received)
+    server.close()
+    assert wait_for("the end of it", courier.delivery).taken == {}
+    assert courier.idle
 
 
 def test_a_beat_without_values_sends_nothing(serve: Serve) -> None:

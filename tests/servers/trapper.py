@@ -29,11 +29,11 @@ class TrapperServer:
         self._listener = socket.create_server((address, 0), family=family)
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
-        self._closing = False
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
-        while not self._closing:
+        while True:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
@@ -51,9 +51,9 @@ class TrapperServer:
             self.answer(connection, values)
 
     def close(self) -> None:
-        self._closing = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(60)  # or a connection that comes just now stays open
         self._listener.close()
         for connection in self._open:
             with suppress(OSError):
