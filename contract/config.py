@@ -41,6 +41,7 @@ _OTHER_VARIABLES = frozenset(
 
 _NAME = r"[A-Za-z0-9._-]{1,249}"
 _ADDRESS = r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(:[0-9]{1,5})?"
+_PORT = re.compile(":([0-9]+)$")  # of such an address
 _HOST_KEY_CHECKING = ("accept-new", "yes", "no")
 
 
@@ -101,11 +102,11 @@ class ZabbixSettings:
     """Heartbeats to Zabbix, as trapper items."""
 
     ip: tuple[str, ...] = options.listing(
-        "Servers or proxies, comma-separated. Empty: no heartbeat is sent.",
+        "Servers or proxies, comma-separated, each with :port or without. Empty: no heartbeat is sent.",
         pattern=_ADDRESS,
-        expected="addresses or names, comma-separated",
+        expected="addresses or names, with :port or without, IPv6 in brackets, comma-separated",
     )
-    zabbix_port: int = options.integer(10051, 1, 65535, "Trapper port of the server or proxy.")
+    zabbix_port: int = options.integer(10051, 1, 65535, "Trapper port of those in IP that name none.")
     item: str = options.text(
         "exec.engine.ping", "Key of the item that gets 1.", pattern=r"\S{1,255}", expected="a key without blanks"
     )
@@ -307,6 +308,10 @@ def _contradictions(config: Config, layer: Layer) -> Iterator[Problem]:
     if kafka.ssl_cafile and not kafka.security_protocol.endswith("SSL"):
         text = "needs SECURITY_PROTOCOL SSL or SASL_SSL, with another one nothing is encrypted or checked"
         yield Problem(layer["kafka", "SSL_CAFILE"].where, f"[Kafka_Cluster] SSL_CAFILE: {text}")
+    for address in config.zabbix.ip:
+        if (found := _PORT.search(address)) and not 1 <= int(found[1]) <= 65535:
+            text = f"[Zabbix] IP: expected a port from 1 to 65535, found {address!r}"
+            yield Problem(layer["zabbix", "IP"].where, text)
     for section, attribute, key, file in (
         ("Kafka_Cluster", "kafka", "SSL_CAFILE", kafka.ssl_cafile),
         ("Fil_EXEC_MySQL", "database", "SSL_CA", database.ssl_ca),

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from contract import signals
+from contract.errors import DatabaseAway
+from contract.supervised import Lifeline
+from execute_engine import progress, start
+from execute_engine.progress import Report
+from execute_engine.start import Patience
+from execute_engine.stops import Stops
+
+
+def test_a_wait_for_the_database_is_progress_and_says_that_it_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "PAUSE_SECONDS", 0.01)
+    refusals = [DatabaseAway("not now")] * 3
+
+    def work() -> str:
+        if refusals:
+            raise refusals.pop()
+        return "done"
+
+    with signals.caught(signal.SIGTERM) as caught:
+        assert Patience(Lifeline(None), Stops(caught), Report(tmp_path, "a")).insist(work) == "done"
+    found = progress.read(tmp_path)
+    assert found is not None
+    assert (found.counter, found.figures) == (3, {"database": 0})
