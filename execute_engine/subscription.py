@@ -67,7 +67,7 @@ class Subscription:
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
         self._turned_at = time.monotonic()
         self.bad_messages = 0
-        self.lag: int | None = None  # messages in our partitions that were not taken yet; None: not known
+        self._lag: tuple[float, int] | None = None  # when it was measured, messages
 
     def start(self) -> None:
         self._thread.start()
@@ -90,6 +90,12 @@ class Subscription:
             return None
         brokers = ",".join(self._settings.bootstrap_servers)
         return self._trouble.after(f"waiting for Kafka {brokers} for {time.monotonic() - since:.0f} s")
+
+    @property
+    def lag(self) -> int | None:
+        """Messages in our partitions that were not taken yet. None: not known, or not any more."""
+        measured = self._lag
+        return None if measured is None or time.monotonic() - measured[0] > 3 * LAG_SECONDS else measured[1]
 
     def silent_seconds(self) -> float:
         """For how long the thread has not come back from a poll or a commit; 0 while Kafka is away."""
@@ -157,7 +163,7 @@ class Subscription:
 
     def _measure_lag(self, consumer: KafkaConsumer) -> None:
         """What the client knows by itself is old: it fetches nothing while a message is out."""
-        self.lag = None
+        self._lag = None
         partitions = consumer.assignment()
         if self._away_since is not None or not partitions:
             return
@@ -168,7 +174,8 @@ class Subscription:
         except KafkaError:
             return
         polled = len(self._backlog) + (self._out is not None)
-        self.lag = polled + sum(max(0, ends[each] - (positions[each] or 0)) for each in partitions if each in ends)
+        waiting = sum(max(0, ends[each] - (positions[each] or 0)) for each in partitions if each in ends)
+        self._lag = (time.monotonic(), polled + waiting)
 
     def _wait_for_done(self, consumer: KafkaConsumer) -> None:
         try:
