@@ -26,6 +26,8 @@ from contract.masking import MASKABLE_CHARACTERS
 
 _TOKEN_IN_URL = re.compile("https://[^/@:]*:([^/@]*)@")
 
+API_PASSWORD_VARIABLE = "EXECUTE_ENGINE_ZABBIX_API_PASSWORD_FILE"  # of whoever provisions Zabbix
+
 # Variables of ours that are no configuration. The last ones are marks on the engine's processes.
 _OTHER_VARIABLES = frozenset(
     {
@@ -34,6 +36,7 @@ _OTHER_VARIABLES = frozenset(
         logs.LEVEL_VARIABLE,
         secret.VARIABLE,
         supervised.VARIABLE,
+        API_PASSWORD_VARIABLE,
         "EXECUTE_ENGINE_INCARNATION",
         "EXECUTE_ENGINE_STATE_DIR_MARK",
     }

@@ -23,6 +23,10 @@ class StopRequested(EngineError):
     """A stop signal came while the engine waited for something at its start."""
 
 
+class ProvisionError(EngineError):
+    """Zabbix's API is not there, refuses the user, or refuses what was asked of it; the text says what to do."""
+
+
 class KeyFileError(EngineError):
     """The ssh key file cannot be read, is no private key, or has a passphrase."""
 

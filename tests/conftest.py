@@ -3,6 +3,7 @@
 Servers, one each for the whole run, those that the run needs started side by side at the first use:
     mariadb            tests.servers.mariadb.MariaDB: .port, .sql(text) as root
     kafka              tests.servers.kafka.KafkaCluster of one broker: .bootstrap
+    zabbix             tests.servers.zabbix.Zabbix: .url, .trapper_port, .api() as administrator
     fleet              tests.servers.fleet.Fleet, hosts of every kind: .port, .key, .user, .hosts(kind, count)
     git_server         tests.servers.git.GitServer on the fleet: .create(name, files), .ssh_url(name), .https_url(name)
 A test that kills, pauses or fills a server builds one of its own in `server_directory`.
@@ -49,9 +50,10 @@ from tests.servers.kafka import KafkaCluster
 from tests.servers.link import Link
 from tests.servers.mariadb import MariaDB
 from tests.servers.process import ServerMissing
+from tests.servers.zabbix import Zabbix
 
-Server = MariaDB | KafkaCluster | Fleet
-SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "kafka": KafkaCluster, "fleet": Fleet}
+Server = MariaDB | KafkaCluster | Fleet | Zabbix
+SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "kafka": KafkaCluster, "fleet": Fleet, "zabbix": Zabbix}
 BACKENDS = {  # the servers of each
     "embedded": frozenset[str](),
     "cluster": frozenset(("mariadb", "kafka")),
@@ -68,6 +70,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-rounds", type=int, default=rounds, metavar="N", help=words)
     parser.addoption("--fault-seed", type=int, default=7, metavar="N", help="of the fault test's schedule and load")
     parser.addoption("--fault-seconds", type=float, default=45.0, metavar="S", help="how long faults are injected")
+    parser.addoption("--zabbix-picture", type=Path, metavar="FILE", help="keep the dashboard, after a load of minutes")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -172,6 +175,11 @@ def kafka(servers: dict[str, Future[Server]]) -> KafkaCluster:
 @pytest.fixture(scope="session")
 def fleet(servers: dict[str, Future[Server]]) -> Fleet:
     return cast(Fleet, _server(servers, "fleet"))
+
+
+@pytest.fixture(scope="session")
+def zabbix(servers: dict[str, Future[Server]]) -> Zabbix:
+    return cast(Zabbix, _server(servers, "zabbix"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Zabbix set up for us: templates, host, dashboard. Values are sent by contract/zabbix.py."""
