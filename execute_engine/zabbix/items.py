@@ -161,7 +161,8 @@ DISTRIBUTE = Template(
     "Execute Engine distribute",
     "One distribute daemon. It sends all values itself, every [Data_Send] ZABBIX seconds.",
     items=(
-        Item("exec.distribute.ping", "Distribute: ping", "1, sent while its processes work."),
+        Item("exec.distribute.ping", "Distribute: ping",
+             "1, sent only while its web and the database answer and a dispatcher leads."),
         Item("exec.distribute.leader", "Distribute: leader", "Whether its dispatcher is the one that leads.",
              value_map="Dispatcher"),
         Item("exec.distribute.leaders", "Distribute: leaders of all", "How many of all distributes lead; 1 is right.",
@@ -176,10 +177,12 @@ DISTRIBUTE = Template(
     ),
     triggers=(
         Trigger("Distribute: no ping", f"nodata(/T/exec.distribute.ping,{SILENCE})=1", "HIGH",
-                "distribute is stopped, or its machine or the way to Zabbix is down. The other replicas go on."),
+                "distribute is stopped, its web or the database does not answer, no dispatcher leads, or its machine or"
+                " the way to Zabbix is down. Look at systemctl status distribute; other replicas go on."),
         Trigger("Distribute: no dispatcher leads", "max(/T/exec.distribute.leaders,#2)=0", "HIGH",
-                "Tasks are accepted and wait: no dispatcher reaches the database, or all are stopped."),
-        Trigger("Distribute: errors", "sum(/T/exec.distribute.errors,{$EXEC.ERRORS.PERIOD})>{$EXEC.ERRORS}", "AVERAGE",
+                "Tasks are accepted, and wait: all dispatchers hang or are stopped, or none reaches the database."),
+        Trigger("Distribute: errors", "sum(/T/exec.distribute.errors,{$EXEC.ERRORS.PERIOD})>{$EXEC.ERRORS.BORNE}",
+                "AVERAGE",
                 "Requests were answered with 500 and more; the log has a line for each, with the reason."),
         Trigger("Distribute: units wait too long",
                 "last(/T/exec.distribute.oldest_unit_seconds)>{$EXEC.WAIT.SECONDS}", "WARNING",
@@ -188,7 +191,7 @@ DISTRIBUTE = Template(
     ),
     macros=(
         silence(DEFAULT_BEAT_SECONDS),
-        Macro("{$EXEC.ERRORS}", "5", "So many error answers are borne."),
+        Macro("{$EXEC.ERRORS.BORNE}", "5", "So many error answers are borne."),
         Macro("{$EXEC.ERRORS.PERIOD}", "5m", "The time over which they are counted."),
         Macro("{$EXEC.WAIT.SECONDS}", "1800", "A unit may wait for so long."),
     ),
