@@ -122,12 +122,13 @@ class NfsGuest:
 
 
 def _shipped() -> tuple[str, str]:
-    """Where and Options of the mount unit; _netdev is for systemd, and no mount gets to see it."""
+    """Where and Options of the mount unit, without those that are for systemd: no mount gets to see them."""
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(MOUNT_UNIT)
     mount = unit["Mount"]
-    return mount["Where"], ",".join(option for option in mount["Options"].split(",") if option != "_netdev")
+    options = [option for option in mount["Options"].split(",") if option not in ("_netdev", "nofail")]
+    return mount["Where"], ",".join(options)
 
 
 def _virtiofsd() -> str:
