@@ -14,6 +14,7 @@ from contract.child import KeptChild
 from contract.errors import ConfigError
 
 HANG_SECONDS = 30.0
+STOP_SPARE_SECONDS = 30.0  # of a stop, for the supervisor itself, after all that it waits for
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,9 @@ class Supervisor:
         if self._exit_code is None:
             self._exit_code = exit_code
             self._notifier.send("STOPPING=1")
+            # The configuration may ask for a longer drain than the unit was written for.
+            seconds = max((kept.child.stop_seconds for kept in self._children), default=0.0) + STOP_SPARE_SECONDS
+            self._notifier.send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
             for kept in self._children:
                 kept.start_at = None
                 kept.kill_at = time.monotonic() + kept.child.stop_seconds

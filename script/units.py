@@ -17,17 +17,15 @@ from pathlib import Path
 from contract import config
 from contract.config import Config
 from contract.errors import ConfigError
+from contract.supervisor import STOP_SPARE_SECONDS
 from execute_engine.__main__ import CONSUMER_END_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ("execute-engine", "distribute")
 SHIPPED_PREFIX = "/app/execute-engine"  # where the units in the repository look for the program
 STATE = Path("/var/lib/execute-engine")  # StateDirectory of both
-SPARE_SECONDS = 30  # for the supervisor itself, after all that it waits for
 DROP_IN = "50-configuration.conf"
-_HEAD = (
-    "# Made by script/install from conf/server.conf: run it again after a change there. Yours go beside it.\n"
-)
+_HEAD = "# Made by script/install from conf/server.conf: run it again after a change there. Yours go beside it.\n"
 
 
 def unit(service: str, prefix: Path) -> str:
@@ -39,7 +37,7 @@ def drop_in(service: str, settings: Config) -> str:
     """The lines of the unit that only the configuration knows."""
     lines = [f"ReadWritePaths={_quoted(path)}" for path in places(service, settings) if not path.is_relative_to(STATE)]
     if service == "execute-engine":
-        stop_seconds = settings.engine.drain_seconds + CONSUMER_END_SECONDS + SPARE_SECONDS
+        stop_seconds = settings.engine.drain_seconds + CONSUMER_END_SECONDS + STOP_SPARE_SECONDS
         lines.insert(0, f"TimeoutStopSec={stop_seconds:.0f}")
     return "\n".join([_HEAD + "[Service]", *lines, ""])
 

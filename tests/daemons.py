@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import io
 import os
 import secrets
 import signal
@@ -52,13 +53,10 @@ class Backend:
         merged = self._defaults(engine_id)
         for section, keys in sections.items():
             merged.setdefault(section, {}).update(keys)
-        parser = _parser()
-        parser.read_dict(merged)
         path = self.directory / engine_id / "conf" / "server.conf"
         path.parent.mkdir(parents=True, exist_ok=True)
         mark_share(Path(str(merged["Exec_Engine"]["FILES_DIR"])))
-        with path.open("w") as file:
-            parser.write(file)
+        path.write_text(config_text(merged))
         path.chmod(0o600)
         return path
 
@@ -124,73 +122,14 @@ class Daemon(Process):
         return {pid: line for pid, line in _marked(self._marks).items() if title in line}
 
 
-class Services:
-    """Daemons on one backend, their logs in its directory.
+class Client:
+    """Of a distribute's REST, wherever that runs."""
 
-    start() is enough for most tests. The client speaks to `self.distribute`, the distribute started last.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.database = Database(backend.database_settings)
-        self.distributes: list[Daemon] = []
-        self.engines: list[Daemon] = []
-        self.token = ""  # the client's; "" = none
-
-    def start(self, engines: int = 1, distributes: int = 1, **sections: Mapping[str, object]) -> None:
-        """Start engine-1, engine-2, ... and as many distributes; blocks until all of them are ready."""
-        for number in range(1, distributes + 1):
-            self.start_distribute(self.backend.config_file(f"engine-{number}", **sections))
-        for number in range(1, engines + 1):
-            self.start_engine(self.backend.config_file(f"engine-{number}", **sections))
-
-    def start_distribute(self, config: Path, env: Mapping[str, str] | None = None) -> Daemon:
-        """Blocks until GET /readyz answers 200."""
-        daemon = self._daemon("distribute", config, self.distributes)
-        daemon.launch(env)
-        self.wait_distribute(daemon)
-        return daemon
-
-    def wait_distribute(self, daemon: Daemon) -> None:
-        url = f"http://127.0.0.1:{_read(daemon.config)['Distribute']['PORT']}/readyz"
-
-        def ready() -> bool:
-            with contextlib.suppress(requests.RequestException):
-                return requests.get(url, timeout=5).status_code == 200
-            return False
-
-        daemon.wait_until(ready)
-
-    def start_engine(
-        self,
-        config: Path,
-        env: Mapping[str, str] | None = None,
-        module: str = "execute_engine",
-        within: Sequence[str] = (),
-    ) -> Daemon:
-        """Blocks until a new incarnation of the engine is live. Another module is one of tests.runners; within is a
-        command that becomes the daemon in surroundings of its own.
-        """
-        daemon = self._daemon(module, config, self.engines)
-        daemon.argv[:0] = within
-        engine_id = _read(config)["Exec_Engine"]["ENGINE_ID"]
-        former = self.live_incarnations(engine_id)
-        daemon.launch(env)
-        daemon.wait_until(lambda: bool(self.live_incarnations(engine_id) - former))
-        return daemon
-
-    def live_incarnations(self, engine_id: str) -> set[str]:
-        engine = tables.engine.c
-        query = sa.select(engine.incarnation).where(engine.id == engine_id, engine.state == EngineState.LIVE)
-        return self.database.read(lambda connection: set(connection.scalars(query)))
-
-    @property
-    def distribute(self) -> Daemon:
-        return self.distributes[-1]
+    token = ""  # "" = none
 
     def url(self, path: str) -> str:
         """The full address of a path below the base path."""
-        return f"http://127.0.0.1:{_read(self.distribute.config)['Distribute']['PORT']}{BASE_PATH}{path}"
+        raise NotImplementedError
 
     def api(self, path: str, json: object = None, method: str | None = None) -> Envelope:
         """The answer's envelope, whatever its code. POST with json, else GET, unless method says otherwise."""
@@ -247,6 +186,79 @@ class Services:
         found: dict[str, Any] = engine
         return found
 
+    def _submit(self, path: str, body: dict[str, Any]) -> str:
+        answer = self.api(path, body)
+        assert answer["code"] == 200, answer
+        return str(answer["data"]["task_id"])
+
+
+class Services(Client):
+    """Daemons on one backend, their logs in its directory.
+
+    start() is enough for most tests. The client speaks to `self.distribute`, the distribute started last.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.database = Database(backend.database_settings)
+        self.distributes: list[Daemon] = []
+        self.engines: list[Daemon] = []
+
+    def start(self, engines: int = 1, distributes: int = 1, **sections: Mapping[str, object]) -> None:
+        """Start engine-1, engine-2, ... and as many distributes; blocks until all of them are ready."""
+        for number in range(1, distributes + 1):
+            self.start_distribute(self.backend.config_file(f"engine-{number}", **sections))
+        for number in range(1, engines + 1):
+            self.start_engine(self.backend.config_file(f"engine-{number}", **sections))
+
+    def start_distribute(self, config: Path, env: Mapping[str, str] | None = None) -> Daemon:
+        """Blocks until GET /readyz answers 200."""
+        daemon = self._daemon("distribute", config, self.distributes)
+        daemon.launch(env)
+        self.wait_distribute(daemon)
+        return daemon
+
+    def wait_distribute(self, daemon: Daemon) -> None:
+        url = f"http://127.0.0.1:{_read(daemon.config)['Distribute']['PORT']}/readyz"
+
+        def ready() -> bool:
+            with contextlib.suppress(requests.RequestException):
+                return requests.get(url, timeout=5).status_code == 200
+            return False
+
+        daemon.wait_until(ready)
+
+    def start_engine(
+        self,
+        config: Path,
+        env: Mapping[str, str] | None = None,
+        module: str = "execute_engine",
+        within: Sequence[str] = (),
+    ) -> Daemon:
+        """Blocks until a new incarnation of the engine is live. Another module is one of tests.runners; within is a
+        command that becomes the daemon in surroundings of its own.
+        """
+        daemon = self._daemon(module, config, self.engines)
+        daemon.argv[:0] = within
+        engine_id = _read(config)["Exec_Engine"]["ENGINE_ID"]
+        former = self.live_incarnations(engine_id)
+        daemon.launch(env)
+        daemon.wait_until(lambda: bool(self.live_incarnations(engine_id) - former))
+        return daemon
+
+    def live_incarnations(self, engine_id: str) -> set[str]:
+        engine = tables.engine.c
+        query = sa.select(engine.incarnation).where(engine.id == engine_id, engine.state == EngineState.LIVE)
+        return self.database.read(lambda connection: set(connection.scalars(query)))
+
+    @property
+    def distribute(self) -> Daemon:
+        return self.distributes[-1]
+
+    def url(self, path: str) -> str:
+        """The full address of a path below the base path."""
+        return f"http://127.0.0.1:{_read(self.distribute.config)['Distribute']['PORT']}{BASE_PATH}{path}"
+
     def processes(self, title: str = "") -> dict[int, str]:
         """Of all daemons, also those that have ended."""
         return {pid: line for daemon in self._all for pid, line in daemon.processes(title).items()}
@@ -279,10 +291,13 @@ class Services:
         among.append(daemon)
         return daemon
 
-    def _submit(self, path: str, body: dict[str, Any]) -> str:
-        answer = self.api(path, body)
-        assert answer["code"] == 200, answer
-        return str(answer["data"]["task_id"])
+
+def config_text(sections: Mapping[str, Mapping[str, object]]) -> str:
+    """A server.conf."""
+    parser, text = _parser(), io.StringIO()
+    parser.read_dict(sections)
+    parser.write(text)
+    return text.getvalue()
 
 
 def _parser() -> configparser.ConfigParser:

@@ -98,7 +98,8 @@ class SystemdBox:
 
     def processes(self, unit: str, title: str = "") -> dict[int, str]:
         """Every process of the unit's control group whose command line holds title, with its number on this machine."""
-        group = self.show(unit, "ControlGroup")
+        if not (group := self.show(unit, "ControlGroup")):  # it does not run
+            return {}
         found = {}
         for file in (Path((self.directory / "cgroup").read_text().strip()) / group.strip("/")).glob("**/cgroup.procs"):
             with contextlib.suppress(OSError):  # ended meanwhile

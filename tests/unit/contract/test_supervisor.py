@@ -322,6 +322,7 @@ def test_the_service_manager_hears_ready_watchdog_status_and_stopping(
     assert "STOPPING=1" not in manager.received
     os.kill(supervised.pid, signal.SIGTERM)
     wait_for(lambda: manager.heard("STOPPING=1"), "STOPPING")
+    wait_for(lambda: any(state.startswith("EXTEND_TIMEOUT_USEC=") for state in manager.read()), "more time")
     os.kill(supervised.pid, signal.SIGTERM)
     assert supervised.exit_code() == 0
 
