@@ -44,6 +44,7 @@ class Patience:
             log.warning("waiting", extra={"what": what, "detail": detail})
         self._lifeline.status(f"waiting for {what}{detail and ': '}{detail}")
         self._lifeline.alive()
+        self._lifeline.ready()  # we run; whoever started us shall not wait for what we wait for
         if self._stops.wait(PAUSE_SECONDS):
             raise StopRequested(f"told to stop while waiting for {what}")
 

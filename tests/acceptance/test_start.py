@@ -129,7 +129,7 @@ def test_services_that_start_before_mysql_wait_for_it_and_say_so(
         wait_log(distribute, "process=dispatcher", "waiting for the database")
         wait_for("the status", lambda: service_manager.has_heard("waiting for the database: "))
         consumer = consumer_of(engine)
-        assert not service_manager.has_heard("READY=1")
+        wait_for("the engine to be ready", lambda: service_manager.has_heard("READY=1"))
 
         if how == "down":
             own_mariadb.start()
@@ -138,7 +138,6 @@ def test_services_that_start_before_mysql_wait_for_it_and_say_so(
         services.wait_distribute(distribute)
         wait_live(services)
         assert consumer_of(engine) == consumer  # it has waited, and was not started again
-        wait_for("the engine to be ready", lambda: service_manager.has_heard("READY=1"))
         task = services.submit_adhoc(fleet.hosts("healthy", 2))
         assert services.wait_task(task)["counts"]["success"] == 2
 

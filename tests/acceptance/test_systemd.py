@@ -29,6 +29,7 @@ PLAYBOOK = """
     - {name: look, assert: {that: said.stdout == 'hello ' + inventory_hostname}}
     - {name: tidy, file: {path: "/tmp/ee-systemd-{{ inventory_hostname }}", state: absent}}
 """
+FILES = {"greeting.j2": "hello {{ inventory_hostname }}", "hello.sh": "#!/bin/sh\necho script $1\n"}
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +126,11 @@ def test_ansible_works_inside_the_sandbox(
         ansible |= {"SSH_USER": fleet.password_user, "SSH_PASSWORD": fleet.password, "SSH_KEY_FILE": ""}
         ansible |= {"SSH_SUDO_PASSWORD": fleet.password}
     share = box.root / f"{STATE}/files".lstrip("/")
-    (share / "greeting.j2").write_text("hello {{ inventory_hostname }}")
-    (share / "hello.sh").write_text("#!/bin/sh\necho script $1\n")
-    for file in share.glob("*.*"):
-        file.chmod(0o644)
+    for name, text in FILES.items():
+        (share / name).write_text(text)
+        (share / name).chmod(0o644)
     installed.configure(Ansible=ansible)
-    installed.start()
+    installed.start(ENGINE)
     hosts = fleet.hosts(count=3)
     target = f"/tmp/ee-systemd-{connection}-{login}"
     login_user = fleet.password_user if login == "password" else fleet.user
