@@ -36,7 +36,6 @@ class Installed(Client):
 
     def bring_checkout(self, place: str = RELEASE) -> None:
         self.box.copy_in(ROOT, place, NOT_SHIPPED)
-        (self.box.root / place.lstrip("/") / "conf/server.conf").write_bytes((ROOT / "conf/server.conf").read_bytes())
 
     def configure(self, **sections: Mapping[str, object]) -> None:
         """Write a complete conf/server.conf, with the fleet's key beside it; sections override it."""
