@@ -1,0 +1,2 @@
+#!/bin/sh
+exec mariadb-admin --socket=/run/mysqld/mysqld.sock ping
