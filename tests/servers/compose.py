@@ -8,7 +8,9 @@ conditions, grace periods nor --scale: adapted() leaves these out, and the metho
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -31,8 +33,17 @@ BASE = "localhost/execute-engine-test/debian:12"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 IN_A_BUILD = "/run/authorities.crt"  # where its own package does not write
 PROFILE = "demo"
-TARGETS = {"distribute": "DISTRIBUTE_IMAGE", "execute-engine": "ENGINE_IMAGE", "demo-host": "DEMO_HOST_IMAGE"}
+TARGETS = {
+    "distribute": "DISTRIBUTE_IMAGE",
+    "execute-engine": "ENGINE_IMAGE",
+    "demo-host": "DEMO_HOST_IMAGE",
+}
 STAND_IN_TARGETS = {"database": "MARIADB_IMAGE", "kafka": "KAFKA_IMAGE", "nginx": "NGINX_IMAGE"}
+SOURCES = (
+    "Dockerfile", ".dockerignore", "requirements.lock", "conf/server.conf", "conf/compose", "sql", "contract",
+    "distribute", "execute_engine",
+)  # fmt: skip
+NO_DEFAULT = re.compile(r"\$\{\w+:-\}")  # podman-compose 1.0.3 leaves it as it stands
 
 
 class Podman:
@@ -122,7 +133,7 @@ class Compose:
     def up(self, engines: int, *services: str) -> None:
         """docker compose up -d --scale execute-engine=ENGINES [SERVICE ...]"""
         adapted = self.directory / "adapted.yml"
-        adapted.write_text(yaml.safe_dump(self.adapted(engines), sort_keys=False))
+        adapted.write_text(NO_DEFAULT.sub("", yaml.safe_dump(self.adapted(engines), sort_keys=False)))
         self._compose(adapted, "up", "-d", "--no-build", *services)
 
     def adapted(self, engines: int) -> dict[str, Any]:
@@ -196,6 +207,7 @@ class Compose:
             if (ROOT / name).exists():
                 (self.directory / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, self.directory / name)
+                os.utime(self.directory / name, (0, 0))  # equal sources are equal layers, whoever checked them out
 
     def _build(self) -> None:
         """One at a time for all runs on this machine: they fill the same cache."""
@@ -203,22 +215,41 @@ class Compose:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self.podman.image_exists(BASE):
                 _import_base(self.podman)
-            for target, variable in TARGETS.items():
-                self.images[variable] = self._build_one(target, self.directory)
-            for target, variable in STAND_IN_TARGETS.items():
-                self.images[variable] = self._build_one(target, STAND_INS)
+            for folder, sources, targets in ((self.directory, SOURCES, TARGETS), (STAND_INS, ["."], STAND_IN_TARGETS)):
+                version = _digest(folder, sources)
+                for target, variable in targets.items():
+                    self.images[variable] = self._build_one(folder, target, version)
 
-    def _build_one(self, target: str, folder: Path) -> str:
-        """Behind a mirror of packages it gets this machine's authorities and pip's settings, and keeps neither."""
-        image = f"localhost/execute-engine-test/{target}:{self.name if folder == self.directory else 'stand-in'}"
-        pip = self.directory.parent / "pip.conf"
-        pip.write_text(_pip_settings())
-        self.podman.run(
-            "build", "--quiet", "--layers", "--network", "host", "--target", target, "--build-arg", f"BASE={BASE}",
-            "-v", f"{AUTHORITIES}:{IN_A_BUILD}:ro", "-v", f"{pip}:/etc/pip.conf:ro", "-t", image, str(folder),
-            seconds=600,
-        )  # fmt: skip
+    def _build_one(self, folder: Path, target: str, version: str) -> str:
+        """Its name. Behind a mirror of packages it gets this machine's authorities and pip's settings, and keeps none.
+
+        Where this version of the sources was built before nothing is done: to see that all layers are there would
+        take half a minute.
+        """
+        repository = f"localhost/execute-engine-test/{target}"
+        image = f"{repository}:{version}"
+        if not self.podman.image_exists(image):
+            pip = self.directory.parent / "pip.conf"
+            pip.write_text(_pip_settings())
+            self.podman.run(
+                "build", "--quiet", "--layers", "--network", "host", "--target", target, "--build-arg", f"BASE={BASE}",
+                "-v", f"{AUTHORITIES}:{IN_A_BUILD}:ro", "-v", f"{pip}:/etc/pip.conf:ro", "-t", image, str(folder),
+                seconds=600,
+            )  # fmt: skip
+            old = ["--filter", f"reference={repository}", "--filter", "until=24h"]
+            for former in self.podman.run("images", "--format", "{{.Repository}}:{{.Tag}}", *old).split():
+                self.podman.run("rmi", former, check=False)
         return image
+
+
+def _digest(folder: Path, names: Iterable[str]) -> str:
+    """Of the contents and modes of these files, and of all files in these folders."""
+    found = hashlib.sha256()
+    for path in sorted(path for name in names for path in (folder / name, *(folder / name).rglob("*"))):
+        if path.is_file():
+            found.update(f"{path.relative_to(folder)} {path.stat().st_mode} {path.stat().st_size}\n".encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()[:20]
 
 
 def _pip_settings() -> str:

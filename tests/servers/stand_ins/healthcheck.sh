@@ -1,2 +1,2 @@
 #!/bin/sh
-exec mariadb-admin --socket=/run/mysqld/mysqld.sock ping
+MYSQL_PWD=$(cat "$MARIADB_ROOT_PASSWORD_FILE") exec mariadb-admin -u root --socket=/run/mysqld/mysqld.sock ping
