@@ -45,12 +45,12 @@ def shell(cluster: Compose, line: str) -> str:
     return ended.stdout
 
 
-def curl(cluster: Compose, path: str, body: dict[str, Any] | None = None) -> str:
-    """As the printed lines do it, with the token of the demo."""
+def curl(cluster: Compose, path: str, body: dict[str, Any] | None = None, header: str = "demo_token_header") -> str:
+    """As the printed lines do it, with the token of the demo unless told."""
     root = re.search(r"'(http://.*)/adhoc/'", cluster.said)
     assert root, cluster.said
     data = "" if body is None else f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
-    return shell(cluster, f"curl -sS -H @secrets/demo_token_header {data} '{root[1]}{path}'")
+    return shell(cluster, f"curl -sS -H @secrets/{header} {data} '{root[1]}{path}'")
 
 
 def submit(cluster: Compose, args: str, *hosts: str, timeout: int = 90, **more: object) -> str:
@@ -96,6 +96,17 @@ def test_the_token_of_the_demo_is_for_its_hosts_alone(cluster: Compose) -> None:
     body = {"task_name": "x", "type": "adhoc", "ips": "10.0.0.1", "module": "ping", "args": ""}
 
     assert json.loads(curl(cluster, "/adhoc/", body))["code"] == 403
+
+
+def test_a_token_is_made_in_a_container_and_known_at_once(cluster: Compose) -> None:
+    said = cluster.run_tool("token", "add", "reader", "--role", "read").splitlines()
+    (token,) = [line for line in said if line.startswith("ee_")]
+    header = cluster.directory / "secrets" / "reader_header"
+    header.write_text(f"Authorization: Bearer {token}\n")
+
+    assert json.loads(curl(cluster, "/tasks/?limit=1", header="reader_header"))["code"] == 200
+    assert json.loads(curl(cluster, "/tasks/x/cancel/", {}, header="reader_header"))["code"] == 403
+    header.unlink()
 
 
 @pytest.mark.parametrize("service", SERVICES)

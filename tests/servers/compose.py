@@ -32,7 +32,8 @@ SUITE = "bookworm"
 BASE = "localhost/execute-engine-test/debian:12"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 IN_A_BUILD = "/run/authorities.crt"  # where its own package does not write
-PROFILE = "demo"
+PROFILES = {"demo", "tools"}
+TOOLS = {"token"}  # not started by up
 TARGETS = {
     "distribute": "DISTRIBUTE_IMAGE",
     "execute-engine": "ENGINE_IMAGE",
@@ -43,6 +44,7 @@ SOURCES = (
     "Dockerfile", ".dockerignore", "requirements.lock", "conf/server.conf", "conf/compose", "sql", "contract",
     "distribute", "execute_engine",
 )  # fmt: skip
+ADAPTED = "adapted.yml"
 NO_DEFAULT = re.compile(r"\$\{\w+:-\}")  # podman-compose 1.0.3 leaves it as it stands
 
 
@@ -132,15 +134,21 @@ class Compose:
 
     def up(self, engines: int, *services: str) -> None:
         """docker compose up -d --scale execute-engine=ENGINES [SERVICE ...]"""
-        adapted = self.directory / "adapted.yml"
-        adapted.write_text(NO_DEFAULT.sub("", yaml.safe_dump(self.adapted(engines), sort_keys=False)))
-        self._compose(adapted, "up", "-d", "--no-build", *services)
+        (self.directory / ADAPTED).write_text(
+            NO_DEFAULT.sub("", yaml.safe_dump(self.adapted(engines), sort_keys=False))
+        )
+        every = [name for name in self.adapted(engines)["services"] if name not in TOOLS]
+        self._compose("up", "-d", "--no-build", *(services or every))
+
+    def run_tool(self, service: str, *arguments: str) -> str:
+        """docker compose run --rm SERVICE ARGUMENT ...; what it said, and podman-compose too."""
+        return self._compose("run", "--rm", "-T", "--no-deps", service, *arguments)
 
     def adapted(self, engines: int) -> dict[str, Any]:
         """The shipped file for podman-compose 1.0.3; secrets, environments, networks, users and rights are kept."""
         services = {}
         for name, shipped in self.shipped["services"].items():
-            if PROFILE not in shipped.get("profiles", [PROFILE]):
+            if not PROFILES.intersection(shipped.get("profiles", PROFILES)):
                 continue
             service = {key: value for key, value in shipped.items() if key not in ("build", "profiles", "healthcheck")}
             for variable, image in self.images.items():
@@ -197,9 +205,9 @@ class Compose:
             if ids := self.podman.run(kind, "ls", "-q", "--filter", label).split():
                 self.podman.run(kind, "rm", "-f", *ids, check=False)
 
-    def _compose(self, file: Path, *arguments: str) -> None:
-        command = [program("podman-compose", "podman-compose"), "-f", str(file), "-p", self.name, *arguments]
-        run(command, self.podman.environment, self.directory)
+    def _compose(self, *arguments: str) -> str:
+        command = [program("podman-compose", "podman-compose"), "-f", ADAPTED, "-p", self.name, *arguments]
+        return run(command, self.podman.environment, self.directory)
 
     def _copy_sources(self) -> None:
         listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], dict(os.environ), ROOT)
