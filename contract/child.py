@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from contract import notify, supervised
+from contract.errors import ConfigError
 
 RESTART_PAUSE_SECONDS = 1.0  # before the first restart; doubled at each further one
 LONGEST_PAUSE_SECONDS = 30.0
@@ -21,11 +23,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Child:
-    """What to keep alive: a command, and how long it may take to stop."""
+    """What to keep alive: a command, and how long it may take to stop.
+
+    settings: what it works with and cannot read again; a reload that changes them replaces the process.
+    """
 
     name: str
     argv: tuple[str, ...]
     stop_seconds: float
+    settings: object = field(default=None, repr=False)
 
 
 class KeptChild:
@@ -37,7 +43,10 @@ class KeptChild:
         self.start_at: float | None = time.monotonic()  # None: it runs, or is not to be started any more
         self.kill_at: float | None = None  # set when it was told to stop
         self._hang_seconds = hang_seconds
+        self.is_leaving = False  # told to end at a reload; `successor` takes its place
+        self.successor: Child | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: socket.socket | None = None
         self._started_at = 0.0
         self._heard_at = 0.0
         self._killed_because = ""
@@ -73,6 +82,7 @@ class KeptChild:
         """
         now = time.monotonic()
         self.start_at, self.is_ready, self._status, self._killed_because = None, False, "", ""
+        self.kill_at = None
         self._started_at = self._heard_at = now
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -93,6 +103,7 @@ class KeptChild:
                 self.start_again()
                 return None
         ours.setblocking(False)
+        self._lifeline = ours
         log.info("child started", extra={"child": self.child.name, "pid": self._process.pid})
         return ours
 
@@ -117,6 +128,19 @@ class KeptChild:
             elif message.startswith(supervised.STATUS):
                 self._status = message.removeprefix(supervised.STATUS).decode(errors="replace")
 
+    def have_read_again(self) -> None:
+        """Tell it that the configuration has changed; it looks at its next turn."""
+        if self._lifeline is not None:
+            with contextlib.suppress(OSError):  # gone; or full, of the same word
+                self._lifeline.send(supervised.RELOAD, socket.MSG_NOSIGNAL)
+
+    def leave_to(self, successor: Child | None) -> None:
+        """End it, and have the other one started in its place, or nothing."""
+        self.is_leaving, self.successor = True, successor
+        if self.kill_at is None:
+            self.kill_at = time.monotonic() + self.child.stop_seconds
+            self.send(signal.SIGTERM)
+
     def send(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
@@ -132,7 +156,8 @@ class KeptChild:
         if self._process is None or (code := self._process.poll()) is None:
             return None
         self._process, self.is_ready = None, False
-        self._status = self._killed_because or _described(code)
+        if code != ConfigError.EXIT_CODE or not self._status:  # else it has said itself what is wrong
+            self._status = self._killed_because or _described(code)
         log.info("child ended", extra={"child": self.child.name, "reason": self._status})
         return code
 

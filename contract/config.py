@@ -27,6 +27,8 @@ from contract.masking import MASKABLE_CHARACTERS
 _TOKEN_IN_URL = re.compile("https://[^/@:]*:([^/@]*)@")
 
 API_PASSWORD_VARIABLE = "EXECUTE_ENGINE_ZABBIX_API_PASSWORD_FILE"  # of whoever provisions Zabbix
+ENGINE = "execute_engine"
+DISTRIBUTE = "distribute"  # the two services, where it matters who reads
 
 # Variables of ours that are no configuration. The last ones are marks on the engine's processes.
 _OTHER_VARIABLES = frozenset(
@@ -184,6 +186,9 @@ class DistributeSettings:
     files_dir: Path = options.folder("data/files", "Projects cloned from Gitlab; shared with the engines.")
     parallel: int = options.integer(0, 0, 1_000_000, "Hosts of one task that run at once; 0: no limit.")
     retention_days: int = options.integer(90, 1, 36_500, "Days that finished tasks are kept.")
+    log_level: str = options.choice(
+        "info", logs.LEVELS, "debug, info, warning or error. EXECUTE_ENGINE_LOG_LEVEL overrules it."
+    )
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,9 @@ class EngineSettings:
         pattern=r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", expected="the name of a user",
     )  # fmt: skip
     allow_local: bool = options.switch(False, "yes: tasks may run on the engine itself.")
+    log_level: str = options.choice(
+        "info", logs.LEVELS, "debug, info, warning or error. EXECUTE_ENGINE_LOG_LEVEL overrules it."
+    )
 
 
 @dataclass(frozen=True)
@@ -239,23 +247,30 @@ class GitlabSettings:
     )
 
 
-def _of(*names: str, reader: str | None = None) -> typing.Any:
-    """A section of the file by its names; files named in it are read by one service only, or by both."""
-    return field(metadata={"names": names, "reader": reader})
+def _of(*names: str, reader: str | None = None, live: tuple[str, ...] = ()) -> typing.Any:
+    """A section of the file: its names, the only service that reads it, and the keys that a reload changes."""
+    return field(metadata={"names": names, "reader": reader, "live": frozenset(live)})
 
 
 @dataclass(frozen=True)
 class Config:
     kafka: KafkaSettings = _of("Kafka_Cluster")
     database: DatabaseSettings = _of("Fil_EXEC_MySQL", "MySQL")
-    zabbix: ZabbixSettings = _of("Zabbix")
-    ansible: AnsibleSettings = _of("Ansible", reader="execute_engine")
-    intervals: IntervalSettings = _of("Data_Send")
-    distribute: DistributeSettings = _of("Distribute")
-    engine: EngineSettings = _of("Exec_Engine")
-    gitlab: GitlabSettings = _of("Gitlab", reader="distribute")
+    zabbix: ZabbixSettings = _of("Zabbix", live=("*",))
+    ansible: AnsibleSettings = _of("Ansible", reader=ENGINE)
+    intervals: IntervalSettings = _of("Data_Send", live=("ZABBIX", "EXEC"))
+    distribute: DistributeSettings = _of(
+        "Distribute", reader=DISTRIBUTE, live=("REQUESTS_PER_SECOND", "PARALLEL", "LOG_LEVEL")
+    )
+    engine: EngineSettings = _of("Exec_Engine", live=("NUMBER", "SLOTS", "RUNNERS", "LOG_LEVEL"))
+    gitlab: GitlabSettings = _of("Gitlab", reader=DISTRIBUTE)
+    file: Path = Path("conf/server.conf")  # what was read
     secret_key_file: Path = Path("conf") / secret.FILE_NAME  # of contract.secret; may be missing
     warnings: tuple[str, ...] = ()  # what was read and overruled; the services log it once at their start
+
+    def log_level(self, service: str) -> str:
+        """One of logs.LEVELS; service as for load()."""
+        return self.distribute.log_level if service == DISTRIBUTE else self.engine.log_level
 
     def secrets(self) -> tuple[str, ...]:
         """The secret values that are long enough to be masked wherever they appear."""
@@ -266,13 +281,13 @@ def sections() -> list[Section]:
     """Every section, in the order of the shipped file."""
     types = typing.get_type_hints(Config)
     declared = [item for item in fields(Config) if "names" in item.metadata]
-    return [Section(item.name, item.metadata["names"], types[item.name], item.metadata["reader"]) for item in declared]
+    return [Section(item.name, settings=types[item.name], **item.metadata) for item in declared]
 
 
 def load(path: Path, service: str | None = None) -> Config:
     """Read the file and the overrides. Raises ConfigError that lists every problem with file and line.
 
-    service is "distribute" or "execute_engine": then only the files that this one reads must be there, because the
+    service is DISTRIBUTE or ENGINE: then only the files that this one reads must be there, because the
     two have the same configuration but not the same keys. Without it every file that is named must be readable.
     """
     problems = [Problem(Where(variable), text) for variable, text in logs.environment_problems().items()]
@@ -295,7 +310,7 @@ def load(path: Path, service: str | None = None) -> Config:
         raise ConfigError(
             "the configuration cannot be used:\n" + "\n".join(f"  {problem}" for problem in sorted(problems))
         )
-    return _completed(config, layer, key_file)
+    return _completed(config, layer, path, key_file)
 
 
 def _contradictions(config: Config, layer: Layer) -> Iterator[Problem]:
@@ -332,10 +347,12 @@ def _holds_certificates(file: Path) -> bool:
     return True
 
 
-def _completed(config: Config, layer: Layer, key_file: Path) -> Config:
+def _completed(config: Config, layer: Layer, path: Path, key_file: Path) -> Config:
     """With the defaults that depend on other keys or on the machine, and with the warnings."""
-    kafka, engine = config.kafka, config.engine
+    kafka, engine, distribute = config.kafka, config.engine, config.distribute
     warnings = []
+    if level := os.environ.get(logs.LEVEL_VARIABLE):
+        engine, distribute = replace(engine, log_level=level), replace(distribute, log_level=level)
     if kafka.auto_offset_reset == "latest":
         warnings.append("AUTO_OFFSET_RESET = latest is overruled: a new group starts at the earliest, or loses units")
         kafka = replace(kafka, auto_offset_reset="earliest")
@@ -349,8 +366,10 @@ def _completed(config: Config, layer: Layer, key_file: Path) -> Config:
     return replace(
         config,
         kafka=kafka,
+        distribute=distribute,
         engine=replace(engine, engine_id=engine.engine_id or host_name),
         zabbix=replace(config.zabbix, host=config.zabbix.host or host_name),
+        file=path,
         secret_key_file=key_file,
         warnings=tuple(warnings),
     )

@@ -12,6 +12,12 @@ class ConfigError(ContractError):
 
     EXIT_CODE = 78  # EX_CONFIG of sysexits.h: a service manager must not try again
 
+    @property
+    def problems(self) -> list[str]:
+        """One line each; never empty. The first line of a text with several is only their headline."""
+        first, *others = str(self).splitlines() or ["no reason was given"]
+        return [line.strip() for line in others] or [first]
+
 
 class SecretError(ContractError):
     """An encrypted value cannot be read: no key, a wrong key, or damaged text."""

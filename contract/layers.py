@@ -22,7 +22,12 @@ class Section:
     attribute: str  # of Config
     names: tuple[str, ...]  # in the file; the first is the one to write
     settings: type[Any]
-    reader: str | None  # the only service that reads the files it names; None: both
+    reader: str | None  # the only service that reads it, or at least the files it names; None: both
+    live: frozenset[str] = frozenset()  # keys that a reload changes; * means all
+
+    def is_live(self, key: str) -> bool:
+        """A running service takes a change of it over at a reload; of all others it says that they wait for a start."""
+        return bool(self.live & {key, "*"})
 
     def declared(self) -> Iterator[tuple[str, Field[Any], Option]]:
         """Each key as it stands in the file, with the field that declares it."""

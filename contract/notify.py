@@ -30,7 +30,7 @@ class Notifier:
         return cls(address, int(microseconds) / 2_000_000 if watched else None)
 
     def send(self, state: str) -> None:
-        """READY=1, WATCHDOG=1, STOPPING=1, EXTEND_TIMEOUT_USEC=N, STATUS=text; several are separated by line ends."""
+        """READY=1, RELOADING=1, WATCHDOG=1, STOPPING=1, EXTEND_TIMEOUT_USEC=N, STATUS=text; line ends separate them."""
         if not self._address:
             return
         try:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 
 from contract import config, options
 from contract.layers import Section
+from contract.options import Option
 
 _HEAD = """\
 One file for distribute and execute-engine; both read it at their start and refuse to start while anything in it is
 wrong. A value that is empty means the default. Relative paths start at the folder above this file's. A comment stands
-on a line of its own; a value may have any character, % # and ; too.
+on a line of its own; a value may have any character, % # and ; too. `systemctl reload` has a service read it again.
 
 Each value can be overridden by an environment variable EXECUTE_ENGINE_SECTION_KEY; a secret by
 EXECUTE_ENGINE_SECTION_KEY_FILE, the path of a file that holds it. A secret may be encrypted, as enc:... made by
@@ -33,7 +34,8 @@ def text() -> str:
 _TABLE_HEAD = """\
 # Configuration
 
-Every key of conf/server.conf. The file itself says the same, and how values are overridden.
+Every key of conf/server.conf. The file itself says the same, and how values are overridden. A reload changes
+those that say so; the log names the others that were changed and wait for a restart.
 
 | section | key | default | meaning |
 |---|---|---|---|
@@ -43,7 +45,7 @@ Every key of conf/server.conf. The file itself says the same, and how values are
 def table() -> str:
     """A Markdown page with a row for each key."""
     rows = [
-        f"| {section.names[0]} | {key} | {options.default_text(item)} | {'Secret. ' * option.secret}{option.words} |"
+        f"| {section.names[0]} | {key} | {options.default_text(item)} | {_words(section, key, option)} |"
         for section in config.sections()
         for key, item, option in section.declared()
     ]
@@ -55,8 +57,12 @@ def _section(section: Section) -> Iterator[str]:
     yield _comment(inspect.getdoc(section.settings) or "")
     for key, item, option in section.declared():
         yield ""
-        yield _comment(("Secret. " if option.secret else "") + option.words)
+        yield _comment(_words(section, key, option))
         yield f"{key} = {options.default_text(item)}".rstrip()
+
+
+def _words(section: Section, key: str, option: Option) -> str:
+    return "Secret. " * option.secret + option.words + " A reload changes it." * section.is_live(key)
 
 
 def _comment(words: str) -> str:

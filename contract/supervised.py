@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -14,6 +15,7 @@ VARIABLE = "EXECUTE_ENGINE_SUPERVISOR_FD"
 ALIVE = b"alive"
 READY = b"ready"
 STATUS = b"status "
+RELOAD = b"reload"  # the only word in the other direction
 MAX_STATUS_BYTES = 400
 _BEAT_SECONDS = 1.0
 
@@ -73,6 +75,15 @@ class Lifeline:
         """One line for a person; the newest counts. The supervisor passes it on to the service manager."""
         line = " ".join(text.split()).encode(errors="replace")[:MAX_STATUS_BYTES]
         self._queue(STATUS, STATUS + line)
+
+    def must_reload(self) -> bool:
+        """The supervisor has read the configuration again since the last call: do the same. For the main loop."""
+        asked = False
+        if self._connection is not None:
+            with contextlib.suppress(OSError):  # there is nothing more to read
+                while message := self._connection.recv(100):
+                    asked = asked or message == RELOAD
+        return asked
 
     def _queue(self, kind: bytes, message: bytes) -> None:
         self._unsent[kind] = message

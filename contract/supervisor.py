@@ -6,9 +6,9 @@ import logging
 import selectors
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from contract import notify, processes, signals
+from contract import notify, processes, reload, signals
 from contract.child import Child as Child  # callers need it with Supervisor
 from contract.child import KeptChild
 from contract.errors import ConfigError
@@ -25,7 +25,16 @@ class Supervisor:
     A child that says nothing for hang_seconds is killed and restarted, also during a stop (then without the restart).
     """
 
-    def __init__(self, service: str, children: Sequence[Child], *, hang_seconds: float = HANG_SECONDS) -> None:
+    def __init__(
+        self,
+        service: str,
+        children: Sequence[Child],
+        read_again: Callable[[], Sequence[Child]],
+        *,
+        hang_seconds: float = HANG_SECONDS,
+    ) -> None:
+        """read_again: at SIGHUP, the children as the configuration wants them now; raises ConfigError."""
+        self._read_again = read_again
         self._service = service
         self._children = [KeptChild(child, hang_seconds) for child in children]
         self._hang_seconds = hang_seconds
@@ -34,13 +43,14 @@ class Supervisor:
         self._exit_code: int | None = None  # set when a stop has begun
         self._said_ready = False
         self._told_status = ""
+        self._reload_problem = ""
         self._next_watchdog = time.monotonic()
 
     def run(self) -> int:
         """Keep the children until SIGTERM or SIGINT; returns the exit code of the service.
 
         0 after a stop; ConfigError.EXIT_CODE when a child ended with it, because no restart would help. A further
-        SIGTERM or SIGINT is passed on to the children again; SIGHUP is only logged.
+        SIGTERM or SIGINT is passed on to the children again. SIGHUP reads the configuration again.
         """
         processes.set_title(f"{self._service}: supervisor")
         wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -89,8 +99,29 @@ class Supervisor:
         if number in (signal.SIGTERM, signal.SIGINT):
             log.info("stopping", extra={"signal": number.name})
             self._stop(0)
-        elif number == signal.SIGHUP:
-            log.warning("SIGHUP is ignored: a changed configuration is read at the next start")
+        elif number == signal.SIGHUP and self._exit_code is None:
+            self._reload()
+
+    def _reload(self) -> None:
+        """Those that stay read it again themselves; one that is not wanted any more, or as another one, ends."""
+        if self._said_ready:
+            self._notifier.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            wanted = {child.name: child for child in self._read_again()}
+        except ConfigError as exc:
+            reload.complain(exc)
+            self._reload_problem = f"not reloaded: {exc.problems[0]}"
+        else:
+            self._reload_problem = ""
+            for kept in self._children:
+                child = wanted.pop(kept.child.name, None)
+                if child == kept.child and not kept.is_leaving:
+                    kept.have_read_again()
+                else:
+                    kept.leave_to(child)
+            self._children += [KeptChild(child, self._hang_seconds) for child in wanted.values()]
+        if self._said_ready:
+            self._notifier.send("READY=1")
 
     def _stop(self, exit_code: int) -> None:
         """Pass the stop on to the children; the first call decides the exit code and when patience ends."""
@@ -107,11 +138,18 @@ class Supervisor:
             kept.send(signal.SIGTERM)
 
     def _reap(self) -> None:
-        for kept in self._children:
+        for kept in tuple(self._children):
             code = kept.reap()
-            if code is None or self._exit_code is not None:
+            if self._exit_code is not None:
                 continue
-            if code == ConfigError.EXIT_CODE:
+            if kept.is_leaving and not kept.is_running:
+                self._children.remove(kept)
+                if kept.successor is not None:
+                    self._children.append(KeptChild(kept.successor, self._hang_seconds))
+            elif code is None:
+                continue
+            elif code == ConfigError.EXIT_CODE:
+                self._notifier.send(f"STATUS={kept.status}")
                 log.error("stopping: a child cannot use the configuration", extra={"child": kept.child.name})
                 self._stop(ConfigError.EXIT_CODE)
             else:
@@ -130,7 +168,8 @@ class Supervisor:
             self._said_ready = True
             self._notifier.send("READY=1")
             log.info("ready")
-        status = "; ".join(kept.status for kept in self._children)
+        problem = [self._reload_problem] if self._reload_problem else []
+        status = "; ".join([*problem, *(kept.status for kept in self._children)])
         if status != self._told_status:
             self._told_status = status
             self._notifier.send(f"STATUS={status}")

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from contract import config, logs, processes
+from contract import config, logs, processes, refusal
 from contract.config import Config
 from contract.errors import ConfigError
+from contract.reload import Reloadable
 from contract.supervised import Lifeline
 from contract.supervisor import Child, Supervisor
 from distribute import exposure, run_folder, token_command
@@ -26,14 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     lifeline = Lifeline.from_environment()
     try:
-        settings = config.load(given.config, "distribute")
+        settings = config.load(given.config, config.DISTRIBUTE)
         if given.command == "token":
             return token_command.run(given, settings)
-        logs.configure("distribute", given.command or "supervisor", settings.secrets())
-        return _run_role(given.command, settings, lifeline) if given.command else _supervise(given.config, settings)
+        level = settings.distribute.log_level
+        logs.configure("distribute", given.command or "supervisor", settings.secrets(), level)
+        return _run_role(given.command, settings, lifeline) if given.command else _supervise(settings)
     except ConfigError as exc:
-        print(exc, file=sys.stderr)
-        return ConfigError.EXIT_CODE
+        return refusal.refuse(exc, lifeline)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,20 +52,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _supervise(config_file: Path, settings: Config) -> int:
+def _supervise(settings: Config) -> int:
     door = exposure.check(settings.distribute)
     for warning in (*settings.warnings, *([door] if door else [])):
         log.warning(warning)
-    command = (sys.executable, "-m", "distribute")
-    if not settings.zabbix.ip:
-        log.info("no heartbeat is sent: [Zabbix] IP is empty")
+    followed = Reloadable(settings, config.DISTRIBUTE, lambda found: exposure.check(found.distribute))
     with run_folder.shared():
-        children = [
-            Child(role, (*command, role, "--config", str(config_file)), stop)
-            for role, stop in ROLES.items()
-            if role != "heartbeat" or settings.zabbix.ip
-        ]
-        return Supervisor("distribute", children).run()
+        return Supervisor("distribute", _children(settings), lambda: _children(followed.read_again())).run()
+
+
+def _children(settings: Config) -> list[Child]:
+    """Web and dispatcher read a changed configuration themselves, the heartbeat is replaced: it has nothing to lose."""
+
+    def child(role: str, settled: object = None) -> Child:
+        argv = (sys.executable, "-m", "distribute", role, "--config", str(settings.file))
+        return Child(role, argv, ROLES[role], settled)
+
+    children = [child("web"), child("dispatcher")]
+    if settings.zabbix.ip:
+        settled = (settings.zabbix, settings.intervals.zabbix, settings.distribute.log_level)
+        children.append(child("heartbeat", settled))
+    else:
+        log.info("no heartbeat is sent: [Zabbix] IP is empty")
+    return children
 
 
 def _run_role(role: str, settings: Config, lifeline: Lifeline) -> int:

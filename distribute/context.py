@@ -33,6 +33,12 @@ class Context:
         self._pace = Pace(config.distribute.requests_per_second)
         self._schema_was_current = False
 
+    def change(self, config: Config) -> None:
+        """From the next request on; of config only the live keys are others."""
+        if config.distribute.requests_per_second != self.config.distribute.requests_per_second:
+            self._pace = Pace(config.distribute.requests_per_second)
+        self.config = config
+
     def let_in(self) -> None:
         """Make this request's client known, and count the request.
 

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from contract import migrations, signals
+from contract import config as configuration
+from contract import migrations, reload, signals, span
 from contract.config import Config
 from contract.database import Database
 from contract.errors import DatabaseError
@@ -32,11 +33,12 @@ from distribute.retention import Retention
 from distribute.store import dispatch
 from distribute.store.dispatch import Glance
 
-# All waits of an idle leader together make less than four statements a second: 1 / IDLE + 1 / BEAT + 1 / LOOK.
+# All waits of an idle leader together make less than four statements a second: 1 / IDLE, BEAT, LOOK and COUNT.
 BUSY_SECONDS = 0.2  # units wait, and there is no room for them; or there is more to delete
 IDLE_SECONDS = 0.4  # nothing waits
 STANDBY_SECONDS = 0.5
 OUTBOX_SECONDS = 5.0
+COUNT_SECONDS = 5.0  # between two counts for the status
 AWAY_SECONDS = (0.5, 5.0)  # the pauses while the database is away: the first, the longest
 ANSWER_SECONDS = 5.0  # a longer silence of the database counts as away
 STOP_SECONDS = 1.0
@@ -87,10 +89,12 @@ class Dispatcher:
         self._retention = Retention(self._database, config.distribute.retention_days)
         self._outbox = Outbox()
         self._last_key = 0  # of the task that had the last turn
-        self._look_at = self._outbox_at = 0.0
+        self._look_at = self._outbox_at = self._count_at = 0.0
         self._live_engines = 0
         self._warned_of_engines = 0
+        self._backlog = ""  # for the status
         self._trouble = ""
+        self._away_since = 0.0
         self._away_seconds = AWAY_SECONDS[0]
 
     def run(self) -> None:
@@ -99,6 +103,8 @@ class Dispatcher:
         schema_is_current = False
         while not self._stopping.is_set():
             self._lifeline.alive()
+            if self._lifeline.must_reload():
+                self._config = reload.follow(self._config, configuration.DISTRIBUTE)
             try:
                 if not schema_is_current:
                     migrations.check(self._database)
@@ -127,6 +133,10 @@ class Dispatcher:
         if time.monotonic() >= self._look_at:
             self._look_at_engines()
             self._look_at = time.monotonic() + self._dead_engines.look_seconds
+        if time.monotonic() >= self._count_at:
+            tasks, units = self._database.read(dispatch.backlog)
+            self._backlog = f"tasks open: {tasks}, units waiting: {units}"
+            self._count_at = time.monotonic() + COUNT_SECONDS
         if self._publisher is not None and time.monotonic() >= self._outbox_at:
             self._send_due(self._publisher)
             self._outbox_at = time.monotonic() + OUTBOX_SECONDS
@@ -236,6 +246,8 @@ class Dispatcher:
     def _wait_for_database(self, error: DatabaseError) -> float:
         self._dead_engines.forget()
         self._leadership.forget()
+        if not self._trouble:
+            self._away_since = time.monotonic()
         if str(error) != self._trouble:
             self._trouble = str(error)
             log.warning("waiting for the database", extra={"error": self._trouble})
@@ -245,12 +257,14 @@ class Dispatcher:
 
     def _tell_status(self) -> None:
         if self._trouble:
-            self._lifeline.status(f"waiting for the database: {self._trouble}")
+            away = span.words(time.monotonic() - self._away_since)
+            self._lifeline.status(f"waiting for the database for {away}: {self._trouble}")
         elif not self._leadership.leads:
             self._lifeline.status("stands by: another dispatcher leads")
         else:
             problem = self._publisher.problem() if self._publisher is not None else ""
-            self._lifeline.status(problem or f"leads; engines: {self._live_engines}")
+            facts = f"{self._backlog}, engines live: {self._live_engines}"
+            self._lifeline.status("; ".join(filter(None, ("leads", problem, facts))))
 
     def _resign(self) -> None:
         try:

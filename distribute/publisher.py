@@ -20,6 +20,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 from kafka.net.compat import KafkaNetClient
 
+from contract import span
 from contract.config import KafkaSettings
 from contract.failpoint import fail_point
 from contract.kafka_trouble import KafkaTrouble
@@ -76,7 +77,7 @@ class Publisher:
         if since is None:
             return ""
         brokers = ",".join(self._settings.bootstrap_servers)
-        return self._trouble.after(f"waiting for Kafka {brokers} for {time.monotonic() - since:.0f} s")
+        return self._trouble.after(f"waiting for Kafka {brokers} for {span.words(time.monotonic() - since)}")
 
     def close(self) -> None:
         """End the thread; what was not sent yet is not sent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import socket
 import struct
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apiflask import APIFlask
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -19,12 +21,13 @@ from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import ThreadWorker
 from werkzeug.wsgi import ClosingIterator
 
-from contract import migrations, processes
+from contract import config as configuration
+from contract import migrations, processes, reload
 from contract.config import Config, DistributeSettings
 from contract.database import Database
 from contract.errors import DatabaseError
 from contract.supervised import Lifeline
-from distribute import exposure, metrics, run_folder
+from distribute import context, exposure, metrics, run_folder
 from distribute.app import create_app
 from distribute.cloning import MOST_CLONES
 from distribute.project_tree import Tree
@@ -87,10 +90,12 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's view of what it is to run."""
 
     def __init__(self, config: Config, lifeline: Lifeline, listener: socket.socket, metrics_folder: Path) -> None:
-        self._config = config
+        self.config = config
+        self.reloads = mmap.mmap(-1, 1)  # shared with the workers: how often the configuration was read again
         self._metrics_folder = metrics_folder
         self._listener = listener
         self.lifeline = lifeline
+        self.flask: APIFlask | None = None  # a worker's
         super().__init__()
 
     def load_config(self) -> None:
@@ -98,7 +103,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "bind": f"fd://{self._listener.detach()}",
             "backlog": BACKLOG,
             "worker_class": _Worker,
-            "workers": self._config.distribute.workers,
+            "workers": self.config.distribute.workers,
             "threads": THREADS,
             "timeout": HUNG_WORKER_SECONDS,
             "graceful_timeout": STOP_SECONDS,
@@ -106,7 +111,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "limit_request_line": 0,  # thousands of addresses in ?ips=
             "control_socket_disable": True,
             "logger_class": _Logger,
-            "when_ready": lambda _arbiter: self.lifeline.ready(),
+            "when_ready": lambda _arbiter: self._tell_ready(),
             "post_fork": _become_worker,
             # The arbiter's end alone: a worker leaves through the same frames and must not take the folder away.
             "on_exit": lambda _arbiter: run_folder.leave(self._metrics_folder),
@@ -116,15 +121,29 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> Any:
         """In each worker, after the fork."""
-        database = Database(self._config.database, pool_size=THREADS + MOST_CLONES + 1)  # the one for the sweep
+        database = Database(self.config.database, pool_size=THREADS + MOST_CLONES + 1)  # the one for the sweep
         threading.Thread(target=_upgrade, args=(database,), name="upgrade", daemon=True).start()
-        Sweep(Tree(self._config.distribute.files_dir), database).start()
-        app = create_app(self._config, database)
+        Sweep(Tree(self.config.distribute.files_dir), database).start()
+        self.flask = app = create_app(self.config, database)
         app.wsgi_app = _with_deadlines(app.wsgi_app)
         return app
 
     def run(self) -> None:
         _Arbiter(self).run()
+
+    def follow(self) -> None:
+        """In the arbiter, for workers that are yet to come, and in each worker.
+
+        gunicorn's own reload, at SIGHUP to this process, would end the workers, and the clones in their background.
+        """
+        self.config = reload.follow(self.config, configuration.DISTRIBUTE)
+        if self.flask is not None:
+            with self.flask.app_context():
+                context.current().change(self.config)
+
+    def _tell_ready(self) -> None:
+        self.lifeline.ready()
+        self.lifeline.status(f"answers on {self.config.distribute.host}, port {self.config.distribute.port}")
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
@@ -136,10 +155,24 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def wait_for_signals(self, timeout: float = 1.0) -> Any:
         """What the main loop does at each turn, at least once a second."""
         self.app.lifeline.alive()
+        if self.app.lifeline.must_reload():
+            self.app.follow()
+            self.app.reloads[0] = (self.app.reloads[0] + 1) % 256
         return super().wait_for_signals(timeout)
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._reloads = self.app.reloads[0]  # still in the arbiter
+
+    def notify(self) -> None:
+        """What the main loop does at each turn, at least once a second."""
+        super().notify()
+        if self._reloads != (found := self.app.reloads[0]):
+            self._reloads = found
+            self.app.follow()
+
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Ends the connection of a client that does not take its answer, and throws away what it has not taken."""
         try:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract import config as configuration
-from contract import logs
+from contract import logs, refusal
 from contract.config import Config
 from contract.errors import ConfigError
+from contract.reload import Reloadable
 from contract.supervised import Lifeline
 from contract.supervisor import Child, Supervisor
 from execute_engine import runner_user
@@ -32,13 +33,12 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     lifeline = Lifeline.from_environment()  # first of all: from here on we die with the supervisor
     try:
-        config = configuration.load(options.config, "execute_engine")
-        logs.configure(SERVICE, options.role or "supervisor", config.secrets())
+        config = configuration.load(options.config, configuration.ENGINE)
+        logs.configure(SERVICE, options.role or "supervisor", config.secrets(), config.engine.log_level)
         if options.role is None:
-            runner_user.check(config, options.config)
+            runner_user.check(config, config.file)
     except ConfigError as exc:
-        print(exc, file=sys.stderr)
-        return ConfigError.EXIT_CODE
+        return refusal.refuse(exc, lifeline)
     if options.role == "consumer":
         from execute_engine import consumer
 
@@ -47,23 +47,30 @@ def main(arguments: Sequence[str]) -> int:
         from execute_engine import heartbeat
 
         return heartbeat.main(config, lifeline)
-    return _supervise(config, options.config.resolve())
+    return _supervise(config)
 
 
-def _supervise(config: Config, file: Path) -> int:
+def _supervise(config: Config) -> int:
     for warning in config.warnings:
         log.warning(warning)
-    children = [_child("consumer", file, config.engine.drain_seconds + CONSUMER_END_SECONDS)]
+    followed = Reloadable(config, configuration.ENGINE, lambda found: runner_user.check(found, found.file))
+    return Supervisor(SERVICE, _children(config), lambda: _children(followed.read_again())).run()
+
+
+def _children(config: Config) -> list[Child]:
+    """The consumer reads a changed configuration itself, the heartbeat is replaced: it has nothing to lose."""
+
+    def child(role: str, stop_seconds: float, settings: object = None) -> Child:
+        argv = (sys.executable, "-m", "execute_engine", role, "--config", str(config.file))
+        return Child(role, argv, stop_seconds, settings)
+
+    children = [child("consumer", config.engine.drain_seconds + CONSUMER_END_SECONDS)]
     if config.zabbix.ip:
-        children.append(_child("heartbeat", file, HEARTBEAT_END_SECONDS))
+        settings = (config.zabbix, config.intervals.zabbix, config.engine.log_level)
+        children.append(child("heartbeat", HEARTBEAT_END_SECONDS, settings))
     else:
         log.info("no heartbeat is sent: [Zabbix] IP is empty")
-    return Supervisor(SERVICE, children).run()
-
-
-def _child(role: str, file: Path, stop_seconds: float) -> Child:
-    argv = (sys.executable, "-m", "execute_engine", role, "--config", str(file))
-    return Child(role, argv, stop_seconds)
+    return children
 
 
 if __name__ == "__main__":

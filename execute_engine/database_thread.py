@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from contract import span
 from contract.errors import DatabaseError
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class DatabaseThread:
     def problem(self) -> str | None:
         """One sentence while the database refuses; None when all is well."""
         away = self._away
-        return away and f"waiting for the database for {time.monotonic() - away[0]:.0f} s: {away[1]}"
+        return away and f"waiting for the database for {span.words(time.monotonic() - away[0])}: {away[1]}"
 
     def silent_seconds(self) -> float:
         """For how long the present request has been at work; 0 without one, and while the database refuses."""

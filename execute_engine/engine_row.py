@@ -84,6 +84,11 @@ class EngineRow:
 
         self._database.write(register)
 
+    def resize(self, slots: int) -> None:
+        """So many hosts at once from now on; the free ones come with the next beat."""
+        mine = sa.update(engine).where(engine.c.incarnation == self._incarnation)
+        self._database.write(lambda connection: connection.execute(mine.values(slots=slots)))
+
     def beat(self, state: EngineState, free_slots: int, missing: str | None, sees_files: bool = False) -> Beat:
         """Prove that this incarnation lives, and read what it holds.
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from contract import failpoint, processes
+from contract import failpoint, logs, processes
 from execute_engine import events as framing
 from execute_engine import former, sweep
 from execute_engine.errors import LauncherError
@@ -31,7 +31,7 @@ CLOSE_SECONDS = 6.0
 # All that a launcher, and so a runner, sees of the consumer's environment.
 PASSED_ON = frozenset(
     ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "KRB5CCNAME")
-) | {failpoint.VARIABLE}
+) | {failpoint.VARIABLE, logs.FORMAT_VARIABLE, logs.JOURNAL_VARIABLE}
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,8 @@ import time
 from collections.abc import Set
 from dataclasses import dataclass
 
+from contract import config as configuration
+from contract import reload
 from contract.config import Config
 from contract.states import EngineState, HostStatus
 from contract.supervised import Lifeline
@@ -27,7 +29,7 @@ from execute_engine.output import Cleaner
 from execute_engine.progress import Report
 from execute_engine.running import RunningUnits
 from execute_engine.share_probe import ShareProbe
-from execute_engine.slots import Slots
+from execute_engine.slots import Slots, limits
 from execute_engine.spool import Spool
 from execute_engine.stops import Stops
 from execute_engine.store import Claimed, NoRoom, Store
@@ -94,9 +96,10 @@ class Loop:
         self._looking_for_stops = False
         self._report = Timer(REPORT_SECONDS)
         self._state = EngineState.LIVE
+        self._drain = ""  # what the status says of it
         self._drained_at = float("inf")  # when what still runs in a drain is stopped
         self._give_up_at = float("inf")  # when even their results are waited for no longer
-        self._last_claim_at: float | None = None
+        self._last_claim = ""  # the clock's time, for people
         self._vain_messages = 0
         self._told_missing: str | None = None
         self._launcher_at = float("-inf")
@@ -134,6 +137,8 @@ class Loop:
     def _turn(self, ready: set[int]) -> None:
         moment = time.monotonic()
         self._parts.lifeline.alive()
+        if self._parts.lifeline.must_reload():
+            self._reload()
         self._parts.wakeup.clear()
         self._parts.database.deliver()
         self._running.turn(ready)
@@ -150,6 +155,16 @@ class Loop:
             self._look_for_stops()
         if self._report.due(moment):
             self._tell(moment)
+
+    def _reload(self) -> None:
+        """Nothing that runs is touched: with fewer slots than it holds, claiming waits until there is room."""
+        before, self._config = self._config.engine, reload.follow(self._config, configuration.ENGINE)
+        engine = self._config.engine
+        if (before.slots, before.runners) == (engine.slots, engine.runners):
+            return
+        self._slots.slots, self._slots.runners = slots, runners = limits(engine)
+        log.info("room for so much at once from now on", extra={"slots": slots, "runners": runners})
+        self._parts.database.submit("resize", lambda: self._parts.row.resize(slots), lambda _: self._beat.now())
 
     # --- claims
 
@@ -199,7 +214,7 @@ class Loop:
             self._passed_over(self._claims.nothing(moment))
             return
         self._done(self._claims.found(moment))
-        self._last_claim_at = moment
+        self._last_claim = time.strftime("%H:%M:%S %Z")
         self._brake.claimed(moment)
         if self._may_claim():
             self._running.start(found)
@@ -294,12 +309,15 @@ class Loop:
         if stops and self._state == EngineState.LIVE:
             self._state = EngineState.DRAINING
             self._drained_at = moment + self._config.engine.drain_seconds
+            end = time.localtime(time.time() + self._config.engine.drain_seconds)
+            self._drain = f"draining until {time.strftime('%H:%M:%S %Z', end)} at the latest"
             self._beat.now()
             if self._parts.subscription is not None:
                 self._parts.subscription.close()
             log.info("draining", extra={"units": self._slots.units, "seconds": self._config.engine.drain_seconds})
         if self._state == EngineState.DRAINING and (stops > 1 or moment >= self._drained_at):
             self._running.stop_all("the engine was stopped")
+            self._drain = "draining, what still runs is being ended"
             self._drained_at = float("inf")
             self._give_up_at = min(self._give_up_at, moment + STORE_SECONDS)
 
@@ -337,15 +355,16 @@ class Loop:
         return found
 
     def _tell(self, moment: float) -> None:
-        slots, lifeline = self._slots, self._parts.lifeline
-        used = slots.hosts
-        parts = [f"{used} of {slots.slots} slots", f"{slots.units} units"]
-        if self._last_claim_at is not None:
-            parts.append(f"last claim {moment - self._last_claim_at:.0f} s ago")
-        if self._state == EngineState.DRAINING:
-            parts.insert(0, "draining")
+        """The status names moments, not ages, so that it stays the same while nothing happens."""
+        slots = self._slots
+        facts = [
+            self._drain,
+            f"{slots.hosts} of {slots.slots} slots in use",
+            f"{slots.units} {'unit' if slots.units == 1 else 'units'} running",
+            f"last claim {self._last_claim}" if self._last_claim else "nothing claimed yet",
+        ]
         problems = [problem for problem in (self._parts.database.problem(), self._missing()) if problem]
-        lifeline.status("; ".join([", ".join(parts), *problems]))
+        self._parts.lifeline.status("; ".join([", ".join(filter(None, facts)), *problems]))
         self._parts.report.write(self._figures(moment), self._totals(), self._silent())
 
     def _figures(self, moment: float) -> dict[str, int]:

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from contract import span
 from contract.project_files import SHARE_MARK
 from execute_engine.timer import Timer
 
@@ -43,7 +44,7 @@ class ShareProbe:
         """One sentence; None while the share answers, and before the first answer."""
         if self._trouble in ("", _NOTHING_YET):
             return None
-        since = "" if self._hangs_since is None else f" for {moment - self._hangs_since:.0f} s"
+        since = "" if self._hangs_since is None else f" for {span.words(moment - self._hangs_since)}"
         return f"project files cannot be read, the share at {self._files_dir} is away: {self._trouble}{since}"
 
     def source(self) -> int | None:

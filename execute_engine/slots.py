@@ -46,6 +46,7 @@ class Slots:
     """Who holds which slots. A host's slot is free when its result came, a unit's runner when the unit is over."""
 
     def __init__(self, slots: int, runners: int) -> None:
+        """The two may be changed at any time: with fewer, what runs goes on and nothing new fits for a while."""
         self.slots = slots
         self.runners = runners
         self._held: dict[int, int] = {}  # hosts without a result, by unit
@@ -84,9 +85,14 @@ class Slots:
 
 
 def from_settings(settings: EngineSettings) -> Slots:
+    """None is held."""
+    return Slots(*limits(settings))
+
+
+def limits(settings: EngineSettings) -> tuple[int, int]:
     """[Exec_Engine] SLOTS and RUNNERS, or what FORMULA makes of this machine's cores and available memory."""
     cores = len(os.sched_getaffinity(0))
     memory_bytes = psutil.virtual_memory().available
     slots = settings.slots or max(LEAST_SLOTS, min(HOSTS_PER_CORE * cores, memory_bytes // 2 // HOST_BYTES))
     runners = settings.runners or max(LEAST_RUNNERS, memory_bytes // RUNNER_BYTES)
-    return Slots(slots, runners)
+    return slots, runners

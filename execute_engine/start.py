@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from contract import migrations
+from contract import migrations, span
 from contract.config import EngineSettings
 from contract.database import Database
 from contract.errors import DatabaseError
@@ -36,13 +36,17 @@ class Patience:
         self._report = report
         self._stops = stops
         self._told = ("", "")
+        self._since = 0.0  # monotonic; when the wait for this began
 
     def wait(self, what: str, detail: str = "") -> None:
         """Sleep for PAUSE_SECONDS. Raises StopRequested."""
+        if what != self._told[0]:
+            self._since = time.monotonic()
         if (what, detail) != self._told:
             self._told = (what, detail)
             log.warning("waiting", extra={"what": what, "detail": detail})
-        self._lifeline.status(f"waiting for {what}{detail and ': '}{detail}")
+        waited = span.words(time.monotonic() - self._since)
+        self._lifeline.status(f"waiting for {what} for {waited}{detail and ': '}{detail}")
         self._lifeline.alive()
         self._lifeline.ready()  # we run; whoever started us shall not wait for what we wait for
         if self._stops.wait(PAUSE_SECONDS):

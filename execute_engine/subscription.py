@@ -19,6 +19,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
+from contract import span
 from contract.config import KafkaSettings
 from contract.errors import MessageError
 from contract.kafka_trouble import KafkaTrouble
@@ -89,7 +90,7 @@ class Subscription:
         if since is None:
             return None
         brokers = ",".join(self._settings.bootstrap_servers)
-        return self._trouble.after(f"waiting for Kafka {brokers} for {time.monotonic() - since:.0f} s")
+        return self._trouble.after(f"waiting for Kafka {brokers} for {span.words(time.monotonic() - since)}")
 
     @property
     def lag(self) -> int | None:

@@ -179,6 +179,14 @@ def glance(connection: sa.Connection) -> Glance:
     )
 
 
+def backlog(connection: sa.Connection) -> tuple[int, int]:
+    """Tasks that have not ended, and units that wait: both by an index."""
+    tasks = sa.select(sa.func.count()).select_from(task).where(task.c.state.in_(OPEN_TASKS))
+    units = sa.select(sa.func.count()).select_from(unit).where(unit.c.state == UnitState.WAITING)
+    row = connection.execute(sa.select(tasks.scalar_subquery(), units.scalar_subquery())).one()
+    return row[0], row[1]
+
+
 def waiting_task_keys(connection: sa.Connection, with_files: bool = True) -> list[int]:
     """Open tasks with waiting units, in order. A look into the index for each open task, none for each unit.
 

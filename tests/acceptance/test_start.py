@@ -14,6 +14,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from contract.message import UnitMessage
+from tests.acceptance.service_manager import ServiceManager
 from tests.daemons import Backend, Daemon, Services
 from tests.integration.databases import create
 from tests.integration.test_subscription import send
@@ -75,35 +76,6 @@ def running_on(backend: Backend) -> Iterator[Services]:
         services.stop()
 
 
-class ServiceManager:
-    """What systemd hears of a service."""
-
-    def __init__(self, directory: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(directory / "notify"))
-        self._socket.setblocking(False)
-        self.environment = {"NOTIFY_SOCKET": str(directory / "notify")}
-        self.heard: list[str] = []
-
-    def has_heard(self, *texts: str) -> bool:
-        """All of them in one line."""
-        while True:
-            try:
-                self.heard += self._socket.recv(65536).decode().splitlines()
-            except BlockingIOError:
-                return any(all(text in line for text in texts) for line in self.heard)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-@pytest.fixture
-def service_manager(server_directory: Path) -> Iterator[ServiceManager]:
-    manager = ServiceManager(server_directory)
-    yield manager
-    manager.close()
-
-
 @pytest.fixture
 def own_mariadb(server_directory: Path) -> Iterator[MariaDB]:
     server = MariaDB(server_directory)
@@ -127,7 +99,7 @@ def test_services_that_start_before_mysql_wait_for_it_and_say_so(
         distribute = launch_distribute(services, config)
         wait_log(engine, "msg=waiting", 'what="the database"')
         wait_log(distribute, "process=dispatcher", "waiting for the database")
-        wait_for("the status", lambda: service_manager.has_heard("waiting for the database: "))
+        wait_for("the status", lambda: service_manager.has_heard("waiting for the database for "))
         consumer = consumer_of(engine)
         wait_for("the engine to be ready", lambda: service_manager.has_heard("READY=1"))
 

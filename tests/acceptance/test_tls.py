@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from contract.config import DatabaseSettings
+from tests.acceptance.service_manager import ServiceManager
 from tests.acceptance.test_start import (
-    ServiceManager,
     launch_distribute,
     launch_engine,
     running_on,
@@ -147,7 +147,7 @@ def test_a_task_goes_by_tls_from_the_client_to_the_host_and_waits_while_a_ca_fil
             daemon.stop()
             daemon.launch(manager.environment)
 
-    both_say("waiting for the database: ", REASON)
+    both_say("waiting for the database for ", REASON)
     wait_log(distribute, "waiting for the database", REASON)
     wait_log(engine, 'what="the database"', REASON)
 

@@ -453,7 +453,7 @@ def test_after_an_outage_of_the_database_the_wait_begins_again(
 
     whole = int(LEASE_SECONDS / LOOK_SECONDS)
     lifeline = dispatch_rounds(config, *[look] * (whole - 3), be_away, look, *[note] * (whole + 1))
-    assert "waiting for the database: a test said so" in lifeline.told
+    assert "waiting for the database for 0 s: a test said so" in lifeline.told
     assert states == [EngineState.LIVE] * whole + [EngineState.DEAD]
 
 
@@ -530,7 +530,7 @@ def test_a_dispatcher_at_work_takes_a_dead_engine_s_unit_and_gives_it_to_others(
     ):
         wait_for("the unit to be published again", lambda: units_in(database, PUBLISHED) == [claimed])
         wait_for("the begun one to end", lambda: unit_row(database, begun).state == UnitState.FINISHED)
-        wait_for("the status", lambda: lifeline.last == "leads; engines: 1")
+        wait_for("the status", lambda: lifeline.last.endswith(", engines live: 1"))
     assert (engine_state(database, gone), engine_state(database, living)) == (EngineState.DEAD, EngineState.LIVE)
 
 
@@ -545,7 +545,7 @@ def test_a_server_that_hung_for_longer_than_a_lease_kills_no_engine(server_direc
         may_beat = threading.Event()
         may_beat.set()
         with beating(settings, incarnation, may_beat), dispatching(config_of(settings, lease_seconds=6)) as lifeline:
-            wait_for("the engine to be seen", lambda: lifeline.last == "leads; engines: 1")
+            wait_for("the engine to be seen", lambda: lifeline.last.endswith(", engines live: 1"))
             may_beat.clear()
             server.pause()
             wait_for("the outage to be noticed", lambda: lifeline.last.startswith("waiting for the database"))

@@ -3,7 +3,8 @@
 python -m tests.unit.contract.supervision supervise FOLDER HANG_SECONDS STOP_SECONDS KIND...
 python -m tests.unit.contract.supervision KIND FOLDER
 
-A child appends its pid to FOLDER/KIND.started, and each signal that it gets to FOLDER/KIND.signals.
+A child appends its pid to FOLDER/KIND.started, and each signal that it gets to FOLDER/KIND.signals; a word
+to read the configuration again counts as SIGHUP.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from contract import logs, processes
+from contract.errors import ConfigError
 from contract.supervised import Lifeline
 from contract.supervisor import Child, Supervisor
 
@@ -23,7 +26,21 @@ def supervise(folder: str, hang_seconds: str, stop_seconds: str, *kinds: str) ->
     logs.configure("test", "supervisor")
     command = (sys.executable, "-m", __spec__.name)
     children = [Child(kind, (*command, kind, folder), float(stop_seconds)) for kind in kinds]
-    return Supervisor("test", children, hang_seconds=float(hang_seconds)).run()
+    return Supervisor(
+        "test", children, lambda: _read_again(Path(folder), children), hang_seconds=float(hang_seconds)
+    ).run()
+
+
+def _read_again(folder: Path, children: list[Child]) -> list[Child]:
+    """FOLDER/wanted holds KIND or KIND=SETTINGS, one a line; or broken."""
+    wanted = dict(line.partition("=")[::2] for line in (folder / "wanted").read_text().split())
+    if "broken" in wanted:
+        raise ConfigError("the configuration cannot be used:\n  first problem\n  second problem")
+    before = children[0]
+    return [
+        replace(before, name=kind, argv=(*before.argv[:-2], kind, before.argv[-1]), settings=settings or None)
+        for kind, settings in wanted.items()
+    ]
 
 
 def child(kind: str, folder: Path) -> int:
@@ -34,6 +51,7 @@ def child(kind: str, folder: Path) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     _append(folder / f"{kind}.started", os.getpid())
     if kind == "refusing":
+        lifeline.status("conf:1: what is wrong")
         return 78
     if kind != "shy":
         lifeline.ready()
@@ -42,6 +60,8 @@ def child(kind: str, folder: Path) -> int:
     told = 0
     while told < enough:
         lifeline.alive()
+        if lifeline.must_reload():
+            _append(folder / f"{kind}.signals", signal.SIGHUP)
         time.sleep(0.02)
         if len(received) > told:
             told += 1

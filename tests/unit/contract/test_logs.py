@@ -20,7 +20,7 @@ SECRET = "pä$s \"w'rd/+%\\x"
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for variable in (logs.FORMAT_VARIABLE, logs.LEVEL_VARIABLE):
+    for variable in (logs.FORMAT_VARIABLE, logs.LEVEL_VARIABLE, logs.JOURNAL_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     root = logging.getLogger()
     handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
@@ -178,3 +178,47 @@ fail()
     assert 'msg="uncaught exception in a thread" thread_name=writer traceback=' in in_thread
     assert 'msg="uncaught exception" traceback=' in in_process
     assert "long secret" not in ended.stderr
+
+
+JOURNAL_PROGRAM = """\
+import logging, os, sys
+from contract import logs
+if "journal" in sys.argv:
+    found = os.fstat(2)
+    os.environ["JOURNAL_STREAM"] = f"{found.st_dev}:{found.st_ino}"
+else:
+    os.environ["JOURNAL_STREAM"] = "1:1"
+logs.say(logging.ERROR, "no record")
+logs.configure("s", "p", level="debug")
+log = logging.getLogger("l")
+for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+    log.log(level, "two\\nlines")
+raise RuntimeError("uncaught")
+"""
+
+
+def _printed(*arguments: str) -> list[str]:
+    argv = [sys.executable, "-c", JOURNAL_PROGRAM, *arguments]
+    return subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=False).stderr.splitlines()
+
+
+def test_in_the_journal_each_line_has_its_priority_and_no_time() -> None:
+    lines = _printed("journal")
+    assert [line[:3] for line in lines] == ["<3>", "<7>", "<6>", "<4>", "<3>", "<2>"]
+    assert lines[0] == "<3>no record"
+    assert lines[1] == r'<7>level=debug service=s process=p logger=l msg="two\nlines"'
+    assert "RuntimeError: uncaught" in lines[-1]
+
+
+def test_a_stream_that_is_not_the_journal_has_no_priorities() -> None:
+    lines = _printed()
+    assert lines[0] == "no record"
+    assert [line[:5] for line in lines[1:]] == ["time="] * 5
+
+
+def test_the_level_of_the_configuration_holds_and_can_be_changed(lines: Lines) -> None:
+    logs.configure("s", "p", level="error")
+    log.warning("not shown")
+    logs.set_level("warning")
+    log.warning("shown")
+    assert "msg=shown" in lines.one()

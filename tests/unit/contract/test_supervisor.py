@@ -59,6 +59,11 @@ class Supervised:
     def started(self, kind: str) -> list[int]:
         return self._numbers(f"{kind}.started")
 
+    def reload(self, *wanted: str) -> None:
+        """With these children from now on, as KIND or KIND=SETTINGS."""
+        (self.folder / "wanted").write_text("\n".join(wanted))
+        os.kill(self.pid, signal.SIGHUP)
+
     def signals(self, kind: str) -> list[int]:
         return self._numbers(f"{kind}.signals")
 
@@ -136,7 +141,7 @@ def test_a_command_that_does_not_exist_is_tried_again_and_can_be_stopped(tmp_pat
     code = (
         "import sys; from contract import logs; from contract.supervisor import *;"
         "logs.configure('test', 'supervisor');"
-        "sys.exit(Supervisor('test', [Child('lost', ('/nonexistent/program',), 1)]).run())"
+        "sys.exit(Supervisor('test', [Child('lost', ('/nonexistent/program',), 1)], list).run())"
     )
     log_file = tmp_path / "log"
     with log_file.open("wb") as log, subprocess.Popen([sys.executable, "-c", code], stderr=log) as process:
@@ -205,14 +210,34 @@ def test_ctrl_c_on_the_terminal_is_one_sigterm_for_the_children(supervised: Supe
     assert supervised.signals("patient") == [signal.SIGTERM]
 
 
-def test_sighup_is_logged_and_changes_nothing(supervised: Supervised) -> None:
+def test_at_sighup_children_that_stay_are_told_and_the_others_come_and_go(supervised: Supervised) -> None:
+    supervised.start("well", "patient", "shy")
+    pids = {kind: supervised.wait_until_started(kind) for kind in ("well", "patient", "shy")}
+    supervised.reload("well", "shy=other", "stubborn")
+    wait_for(lambda: supervised.signals("well") == [signal.SIGHUP], "the one that stays to be told")
+    supervised.wait_until_started("stubborn")
+    supervised.wait_until_started("shy", 2)
+    assert gone(pids["shy"])
+    assert not gone(pids["patient"]), "it ends at the second SIGTERM"
+    os.kill(pids["patient"], signal.SIGTERM)
+    wait_for(lambda: gone(pids["patient"]), "the one that is not wanted any more to end")
+
+    supervised.reload("well", "shy=other")
+    wait_for(lambda: supervised.signals("well") == [signal.SIGHUP] * 2, "the second reload")
+    assert [len(supervised.started(kind)) for kind in ("well", "patient", "shy", "stubborn")] == [1, 1, 2, 1]
+    assert not supervised.logged("started again")
+
+
+def test_a_broken_configuration_at_sighup_changes_nothing(supervised: Supervised) -> None:
     supervised.start("well")
     supervised.wait_until_started("well")
-    os.kill(supervised.pid, signal.SIGHUP)
-    wait_for(lambda: supervised.logged("SIGHUP is ignored"), "the log")
+    supervised.reload("broken")
+    wait_for(lambda: supervised.logged("nothing is changed", "second problem"), "the log")
+    assert supervised.logged("nothing is changed", "first problem")
     assert supervised.signals("well") == []
     os.kill(supervised.pid, signal.SIGTERM)
     assert supervised.exit_code() == 0
+    assert len(supervised.started("well")) == 1
 
 
 def test_children_die_with_a_killed_supervisor(supervised: Supervised) -> None:
@@ -280,12 +305,15 @@ class ServiceManager:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
         self.received: list[str] = []
+        self.status = ""  # the newest
 
     def read(self, seconds: float = 0.05) -> list[str]:
         """What has come until `seconds` from now."""
         deadline = time.monotonic() + seconds
         while select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            self.received.append(self._socket.recv(4096).decode())
+            self.received.append(said := self._socket.recv(4096).decode())
+            if said.startswith("STATUS="):
+                self.status = said.removeprefix("STATUS=")
         return self.received
 
     def heard(self, state: str) -> bool:
@@ -325,6 +353,34 @@ def test_the_service_manager_hears_ready_watchdog_status_and_stopping(
     wait_for(lambda: any(state.startswith("EXTEND_TIMEOUT_USEC=") for state in manager.read()), "more time")
     os.kill(supervised.pid, signal.SIGTERM)
     assert supervised.exit_code() == 0
+
+
+@pytest.mark.parametrize("address", ["path"], indirect=True)
+def test_the_service_manager_hears_of_a_reload(supervised: Supervised, address: str, manager: ServiceManager) -> None:
+    supervised.start("well", variables=[("NOTIFY_SOCKET", address)])
+    wait_for(lambda: manager.heard("READY=1"), "readiness")
+    for wanted in ("well", "broken", "well"):
+        manager.received.clear()
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        supervised.reload(wanted)
+        wait_for(lambda: manager.heard("READY=1"), "the end of the reload")
+        reloading, ready = (said for said in manager.received if not said.startswith("STATUS="))
+        state, stamp = reloading.split("\nMONOTONIC_USEC=")
+        assert (state, ready) == ("RELOADING=1", "READY=1")
+        assert before <= int(stamp) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        problem = "not reloaded: first problem; " if wanted == "broken" else ""
+        expected = f"{problem}well: well at work"
+        wait_for(lambda expected=expected: manager.read() and manager.status == expected, "the status")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("address", ["path"], indirect=True)
+def test_a_child_that_refuses_the_configuration_says_why_in_the_status(
+    supervised: Supervised, address: str, manager: ServiceManager
+) -> None:
+    supervised.start("well", "refusing", variables=[("NOTIFY_SOCKET", address)])
+    assert supervised.exit_code() == 78
+    manager.read()
+    assert "refusing: conf:1: what is wrong" in manager.status
 
 
 @pytest.mark.parametrize("address", ["path"], indirect=True)
