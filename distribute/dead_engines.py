@@ -65,7 +65,10 @@ class DeadEngines:
             return gone
 
         if self._database.write(settle):
-            log.warning("a unit of a gone engine is settled", extra={"unit": held.id, "begun": held.is_begun})
+            log.warning(
+                "a unit of a gone engine is settled",
+                extra={"unit": held.id, "begun": held.is_begun, "incarnation": held.incarnation},
+            )
 
     def _reason(self, held: HeldUnit) -> str:
         """For the hosts without a result of a unit that was begun."""

@@ -86,7 +86,13 @@ def _run(
         lifeline.ready()
         log.info(
             "engine started",
-            extra={"incarnation": incarnation, "slots": size.slots, "runners": size.runners, "how": slots.FORMULA},
+            extra={
+                "engine": settings.engine_id,
+                "incarnation": incarnation,
+                "slots": size.slots,
+                "runners": size.runners,
+                "how": slots.FORMULA,
+            },
         )
         wakeup = Wakeup()  # never closed: the threads may use it until the process is gone
         subscription = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -14,6 +14,8 @@ from typing import NoReturn
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _ALL_SIGNALS = signal.valid_signals()
 EXIT_BROKEN = 70  # EX_SOFTWARE of sysexits.h: the child raised
+
+log = logging.getLogger(__name__)
 
 
 def fork(child: Callable[[], int]) -> int:
@@ -42,8 +44,8 @@ def _live(child: Callable[[], int]) -> NoReturn:
         status = child()
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-    except BaseException:  # noqa: BLE001 - nothing may return into the parent's code
-        traceback.print_exc()
+    except BaseException:
+        log.exception("a forked process broke")
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()

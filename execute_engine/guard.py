@@ -39,7 +39,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from contract import processes
+from contract import logs, processes
 from contract.failpoint import fail_point
 from execute_engine import events as framing
 from execute_engine import scratch, sweep
@@ -105,6 +105,7 @@ class Guard:
         """Start the runner, watch it to its end, kill what is left, report. Returns the exit code: 0 or EXIT_LEFT."""
         processes.become_subreaper()
         processes.set_title(f"execute-engine: guard {self._unit_id}")
+        logs.configure("execute-engine", f"guard {self._unit_id}")
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         self._children = Children()

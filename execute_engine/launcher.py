@@ -21,17 +21,17 @@ import argparse
 import contextlib
 import gc
 import importlib
+import logging
 import os
 import select
 import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from contract import processes
+from contract import logs, processes
 from contract.failpoint import fail_point
 from execute_engine import events as framing
 from execute_engine import scratch, sweep
@@ -44,6 +44,8 @@ GIVEN_UP_PAUSE_SECONDS = 1.0
 GUARDS_END_SECONDS = 5.0  # after EOF; then a guard is stopped or stuck and is killed
 END_SECONDS = 12.0  # after EOF the launcher itself ends, whatever could not be killed
 MAX_REASON = 4000  # characters
+
+log = logging.getLogger(__name__)
 
 
 class Launcher:
@@ -183,6 +185,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--user", type=processes.user)
     options = parser.parse_args(arguments)
     processes.set_title("execute-engine: launcher")
+    logs.configure("execute-engine", "launcher")
     processes.become_subreaper()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in STOP_SIGNALS:
@@ -204,7 +207,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _refuse(consumer: socket.socket, exc: BaseException) -> int:
-    traceback.print_exception(exc)
+    log.critical("the launcher cannot load what it needs", exc_info=exc)
     with contextlib.suppress(OSError):
         consumer.sendall(framing.encode({"failed": f"{type(exc).__name__}: {exc}"[:MAX_REASON]}))
     return 1

@@ -67,7 +67,9 @@ def store(database: Database, incarnation: str, rows: Sequence[HostRow]) -> int:
         if len(rows) > 1:
             return sum(store(database, incarnation, [row]) for row in rows)
         (row,) = rows
-        log.error("a result is refused, its output is left out", extra={"row": row.id, "error": str(exc)})
+        log.error(
+            "a result is refused, its output is left out", extra={"unit": row.unit_id, "row": row.id, "error": str(exc)}
+        )
         return _store_emptied(database, incarnation, unstorable(row, str(exc)))
 
 
@@ -77,7 +79,9 @@ def _store_emptied(database: Database, incarnation: str, row: HostRow) -> int:
     except DatabaseRetry:
         raise
     except DatabaseError as exc:
-        log.error("a result is refused even without its output", extra={"row": row.id, "error": str(exc)})
+        log.error(
+            "a result is refused even without its output", extra={"unit": row.unit_id, "row": row.id, "error": str(exc)}
+        )
         return 1
 
 

@@ -207,7 +207,7 @@ class RunningUnits:
         """Have the unit's processes end within seconds; its hosts without a result end with the status."""
         run = self._runs[unit_id]
         if not run.unit.stop_reason:
-            log.warning("a unit is stopped", extra={"unit": unit_id, "reason": reason})
+            log.warning("a unit is stopped", extra=run.unit.ids | {"reason": reason})
             run.unit.stop(reason, status)
             if run.process is not None:
                 run.process.stop(reason)
@@ -255,7 +255,7 @@ class RunningUnits:
     def _begun(self, run: _Run, begun: bool) -> None:
         unit = run.unit
         if not begun:
-            log.error("a unit was taken away before it was begun", extra={"unit": unit.id})
+            log.error("a unit was taken away before it was begun", extra=unit.ids)
             self._forget(unit)
         elif unit.stop_reason:
             self._end_without_process(unit, "stopped")
@@ -269,19 +269,13 @@ class RunningUnits:
             run.process = self._launcher.launch(unit.job, lease_until)
         except LauncherError as exc:
             self._launches.failed(str(exc))
-            log.error("a unit could not be started", extra={"unit": unit.id, "error": str(exc)})
+            log.error("a unit could not be started", extra=unit.ids | {"error": str(exc)})
             unit.stop(str(exc), HostStatus.LOST)
             self._end_without_process(unit, NOT_LAUNCHED)
             return
         run.conversation = Conversation(run.process.events, unit.job, self._cleaner)
         run.conversation.send()
-        facts = {
-            "unit": unit.id,
-            "task": unit.job.task_id,
-            "hosts": len(unit.job.hosts),
-            "guard": run.process.guard_pid,
-        }
-        log.info("unit started", extra=facts)
+        log.info("unit started", extra=unit.ids | {"hosts": len(unit.job.hosts), "guard": run.process.guard_pid})
 
     def _end_without_process(self, unit: Unit, cause: str) -> None:
         unit.ended(cause, None)
@@ -295,7 +289,7 @@ class RunningUnits:
         if events:
             self._launches.went_well()
         if conversation.broken:
-            log.error("a runner sent what is no event", extra={"unit": run.unit.id, "error": conversation.broken})
+            log.error("a runner sent what is no event", extra=run.unit.ids | {"error": conversation.broken})
             self.stop(run.unit.id, "its runner sent what is no event", HostStatus.LOST)
         self._take_in(run.unit, [outcome for event in events for outcome in run.unit.handle(event, moment)])
         self._slots.keep(run.unit.id, run.unit.hosts_left)
@@ -310,7 +304,7 @@ class RunningUnits:
                 self._new_keys.append(outcome)
             elif isinstance(outcome, RunnerLog):
                 level = logging.getLevelNamesMapping()[outcome.level.upper()]
-                log.log(level, "said by the runner", extra={"unit": unit.id, "text": outcome.text})
+                log.log(level, "said by the runner", extra=unit.ids | {"text": outcome.text})
 
     def _ended(self, end: UnitEnd) -> None:
         run = self._runs.get(end.unit_id)
@@ -327,7 +321,7 @@ class RunningUnits:
         elif end.cause == "runner_died" and run.unit.nothing_begun:
             self._launches.failed("a runner died before it began anything")
         run.unit.ended(end.cause, end.runner_exit)
-        log.info("unit ended", extra={"unit": end.unit_id, "cause": end.cause, "exit": end.runner_exit})
+        log.info("unit ended", extra=run.unit.ids | {"cause": end.cause, "exit": end.runner_exit})
         if end.left and not run.conversation.closed:
             # They hold the other end of the socket: its EOF would never come.
             self._converse(run, run.conversation, time.monotonic())
@@ -353,10 +347,10 @@ class RunningUnits:
             if not again:  # else it was not seen how its hosts are
                 self._unit_ended(len(unit.job.hosts), unit.unreachable)
             if not ours:
-                log.error("a unit was taken away before its end", extra={"unit": unit.id})
+                log.error("a unit was taken away before its end", extra=unit.ids)
 
         if again:
-            log.warning("hosts go back to wait for another attempt", extra={"unit": unit.id, "hosts": len(again)})
+            log.warning("hosts go back to wait for another attempt", extra=unit.ids | {"hosts": len(again)})
             attempt, counts = unit.job.attempt, unit.was_launched
             give_back = functools.partial(self._store.give_back, unit.id, attempt, again, free_slots, counts)
             self._database.submit("give back", give_back, ended)

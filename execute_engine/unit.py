@@ -105,6 +105,11 @@ class Unit:
         self._read_to_end = False
 
     @property
+    def ids(self) -> dict[str, object]:
+        """For a record in the log."""
+        return {"unit": self.id, "task": self.job.task_id}
+
+    @property
     def was_launched(self) -> bool:
         """A runner was there."""
         return self._ended is None or self._ended[0] not in (NOT_LAUNCHED, NOT_STARTED)

@@ -14,6 +14,11 @@ class ServiceManager:
         self.environment = {"NOTIFY_SOCKET": str(directory / "notify")}
         self.heard: list[str] = []
 
+    def count(self, line: str) -> int:
+        """How often this line was said."""
+        self.has_heard()
+        return self.heard.count(line)
+
     def has_heard(self, *texts: str) -> bool:
         """All of them in one line."""
         while True:

@@ -74,18 +74,15 @@ def test_an_engine_that_runs_units_is_reloaded(
 
     zabbix = {"IP": "127.0.0.1", "ZABBIX_PORT": trappers[0].getsockname()[1]}
     wanted: dict[str, dict[str, object]] = {"Zabbix": zabbix, "Data_Send": {"ZABBIX": 1}}
-    reload(services, engine, Exec_Engine={"SLOTS": 4, "LOG_LEVEL": "debug", "DRAIN_SECONDS": 7}, **wanted)
+    reload(services, engine, Exec_Engine={"SLOTS": 8, "LOG_LEVEL": "debug", "DRAIN_SECONDS": 7}, **wanted)
     wait_log(engine, "process=supervisor", "needs a restart: [Exec_Engine] DRAIN_SECONDS")
     wait_for("the other units to run as well", lambda: len(engine.processes("execute-engine: runner")) == 4)
-    wait_for("others to know the slots", lambda: services.engine()["slots"] == 4)
+    wait_for("others to know the slots", lambda: services.engine()["slots"] == 8)
     wait_log(engine, "level=debug", "process=consumer")
     wait_beat(trappers[0])
-    wait_for(
-        "the service manager to hear the end", lambda: service_manager.heard.count("READY=1") == 2 or has_heard("-")
-    )
-    reloading = next(number for number, said in enumerate(service_manager.heard) if said == "RELOADING=1")
-    assert service_manager.heard[reloading + 1].startswith("MONOTONIC_USEC=")
-    assert "READY=1" in service_manager.heard[reloading:]
+    wait_for("the service manager to hear the end", lambda: service_manager.count("READY=1") == 2)
+    said = [line.split("=")[0] for line in service_manager.heard if not line.startswith("STATUS=")]
+    assert said == ["READY", "RELOADING", "MONOTONIC_USEC", "READY"]
 
     zabbix["ZABBIX_PORT"] = trappers[1].getsockname()[1]
     reload(services, engine, Exec_Engine={"SLOTS": 1}, **wanted)
@@ -106,9 +103,7 @@ def test_an_engine_that_runs_units_is_reloaded(
     assert services.wait_task(second)["counts"]["success"] == 2
     reload(services, engine, Exec_Engine={"SLOTS": 1})
     wait_for("the heartbeat to end", lambda: not engine.processes("execute-engine: heartbeat"))
-    wait_for(
-        "the status", lambda: service_manager.heard[-1].startswith("STATUS=consumer: 0 of 1 slots") or has_heard("-")
-    )
+    wait_for("the status", lambda: has_heard("STATUS=consumer: 0 of 1 slots in use, 0 units running, "))
 
 
 def test_a_distribute_that_answers_is_reloaded(services: Services, service_manager: ServiceManager) -> None:
@@ -117,7 +112,8 @@ def test_a_distribute_that_answers_is_reloaded(services: Services, service_manag
         "the status",
         lambda: service_manager.has_heard("STATUS=web: answers on 127.0.0.1, port ", "leads; tasks open: 0"),
     )
-    workers = distribute.processes("distribute: ")
+    wait_for("both workers", lambda: len(distribute.processes("distribute: web worker")) == 2)
+    before = distribute.processes("distribute: ")
 
     reload(services, distribute, Distribute={"REQUESTS_PER_SECOND": 1, "LOG_LEVEL": "warning", "WORKERS": 3})
     wait_log(distribute, "process=supervisor", 'changed="[Distribute] REQUESTS_PER_SECOND, [Distribute] LOG_LEVEL"')
@@ -128,7 +124,7 @@ def test_a_distribute_that_answers_is_reloaded(services: Services, service_manag
     wait_for(
         "all requests to be answered again", lambda: all(services.api("/tasks/")["code"] == 200 for _ in range(40))
     )
-    assert distribute.processes("distribute: ") == workers
+    assert distribute.processes("distribute: ").keys() == before.keys()
 
 
 @pytest.mark.parametrize("module", ["distribute", "execute_engine"])
