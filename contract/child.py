@@ -155,6 +155,8 @@ class KeptChild:
         """Its return code, once, when it has ended."""
         if self._process is None or (code := self._process.poll()) is None:
             return None
+        if self._lifeline is not None and self._lifeline.fileno() >= 0:
+            self.hear(self._lifeline)  # its last words
         self._process, self.is_ready = None, False
         if code != ConfigError.EXIT_CODE or not self._status:  # else it has said itself what is wrong
             self._status = self._killed_because or _described(code)

@@ -52,7 +52,7 @@ def child(kind: str, folder: Path) -> int:
     _append(folder / f"{kind}.started", os.getpid())
     if kind == "refusing":
         lifeline.status("conf:1: what is wrong")
-        return 78
+        os._exit(78)  # in the same moment
     if kind != "shy":
         lifeline.ready()
         lifeline.status(f"{kind} at\n work")

@@ -377,7 +377,7 @@ def test_the_service_manager_hears_of_a_reload(supervised: Supervised, address: 
 def test_a_child_that_refuses_the_configuration_says_why_in_the_status(
     supervised: Supervised, address: str, manager: ServiceManager
 ) -> None:
-    supervised.start("well", "refusing", variables=[("NOTIFY_SOCKET", address)])
+    supervised.start("refusing", variables=[("NOTIFY_SOCKET", address)])
     assert supervised.exit_code() == 78
     manager.read()
     assert "refusing: conf:1: what is wrong" in manager.status
