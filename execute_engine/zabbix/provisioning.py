@@ -167,6 +167,7 @@ def graphs(version: tuple[int, ...]) -> Iterator[Widget]:
     for number, graph in enumerate(GRAPHS):
         place = _place(version, number)
         fields = [each for index, line in enumerate(graph.lines) for each in _data_set(version, index, line)]
+        fields.append(_field(_TEXT, "lefty_min", "0"))
         if version >= (7, 0):
             fields.append(_field(_TEXT, "reference", f"EEG{number:02}"))
         if graph.lines[0].grouped:

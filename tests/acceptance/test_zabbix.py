@@ -23,8 +23,8 @@ from tests.servers.zabbix import Zabbix
 ENGINES = ("engine-1", "engine-2")
 NO_PING, STUCK = "Engine: no ping", "Engine: consumer is stuck"
 BEAT_SECONDS = 2
-LOAD_SECONDS = 180
-SIZE = (1500, 760)
+LOAD_SECONDS = 120
+SIZE = (1500, 1070)
 
 
 @pytest.mark.parametrize("backend", ["cluster"], indirect=True)
@@ -112,7 +112,7 @@ def _look(zabbix: Zabbix, picture: Path | None) -> None:
     """At the dashboard, in a browser."""
     zabbix.open_to_guests(items.HOST_GROUP)
     found = zabbix.api().dashboard.get(filter={"name": [provisioning.DASHBOARD]}, output=["dashboardid"])
-    path = f"zabbix.php?action=dashboard.view&kiosk=1&from=now-6m&to=now&dashboardid={found[0]['dashboardid']}"
+    path = f"zabbix.php?action=dashboard.view&kiosk=1&from=now-5m&to=now&dashboardid={found[0]['dashboardid']}"
     page = zabbix.page(path)
     for graph in provisioning.GRAPHS:
         assert graph.name in page
