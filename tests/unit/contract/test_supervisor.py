@@ -413,7 +413,7 @@ def test_the_watchdog_is_not_fed_while_a_silent_child_cannot_be_killed(
         "import subprocess, sys; from contract.supervisor import Child, Supervisor;"
         "subprocess.Popen.kill = lambda self: None;"
         f"command = (sys.executable, '-m', 'tests.unit.contract.supervision', 'well', {str(tmp_path)!r});"
-        "sys.exit(Supervisor('test', [Child('well', command, 60)], hang_seconds=3).run())"
+        "sys.exit(Supervisor('test', [Child('well', command, 60)], list, hang_seconds=3).run())"
     )
     variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **variables})
