@@ -361,7 +361,7 @@ def test_an_upgrade_drains_and_keeps_the_configuration(installed: Installed, box
         "700 execute-engine\n600 execute-engine\n600 execute-engine\n"
     )
     box.run("test", "-e", f"{PREFIX}/of-the-operator")
-    box.run("test", "!", "-e", f"{PREFIX}.old", "-a", "!", "-e", f"{PREFIX}.new")
+    box.run("test", "!", "-e", f"{PREFIX}.replaced", "-a", "!", "-e", f"{PREFIX}.new")
 
 
 def test_an_upgrade_with_an_old_configuration_that_cannot_be_used_changes_nothing(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemons import ROOT
 from tests.unit.scripts import call
 
 SHIPPED = ("conf/server.conf", "conf/nginx/distribute.conf", "contract/__init__.py", "README.md")
@@ -45,3 +46,78 @@ def test_an_upgrade_goes_where_the_release_is(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_ours_is_refused(tmp_path: Path, prefix: str) -> None:
     with pytest.raises(AssertionError, match="script/install: "):
         chosen(tmp_path, PREFIX=prefix)
+
+
+def test_the_folders_of_conf_that_are_shipped_are_those_of_the_repository(tmp_path: Path) -> None:
+    folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
+    assert set(run(tmp_path, "echo ${shipped[*]}").split()) == folders
+
+
+def upgrade(folder: Path, *, before: str = "") -> Path:
+    """The release of folder/checkout, instead of what is in folder/prefix; before is run between the two steps."""
+    write(folder / "checkout", "shipped", *SHIPPED)
+    small = "release=(contract README.md) shipped=(nginx)"
+    steps = f"{small}\nprepare_release $prefix.new\n{before}\ntake_place $prefix.new\nlink_data $prefix"
+    run(folder, steps, prefix=f"{folder}/prefix")
+    assert {path.name for path in folder.glob("prefix*")} == {"prefix"}
+    return folder / "prefix"
+
+
+def test_a_first_release_has_the_configuration_of_its_checkout(tmp_path: Path) -> None:
+    write(tmp_path / "checkout", "the checkout's", "conf/secret.key")
+    prefix = upgrade(tmp_path)
+    assert {(prefix / f"conf/{name}").read_text() for name in ("server.conf", "server.conf.shipped")} == {"shipped"}
+    assert (prefix / "conf/secret.key").read_text() == "the checkout's"
+    assert (prefix / "data").readlink() == tmp_path / "state"
+
+
+def test_an_upgrade_keeps_what_is_the_operators_whatever_the_checkout_has(tmp_path: Path) -> None:
+    operators = ("conf/server.conf", "conf/secret.key", "conf/tokens", "conf/nginx/own.conf", "note", ".hidden")
+    write(tmp_path / "prefix", "the operator's", *operators)
+    write(tmp_path / "prefix", "old", "conf/nginx/distribute.conf", "contract/__init__.py", "contract/gone.py")
+    (tmp_path / "prefix/link").symlink_to("nowhere")
+    (tmp_path / "big").mkdir()
+    (tmp_path / "prefix/data").symlink_to(tmp_path / "big")
+    write(tmp_path / "checkout", "the checkout's", "conf/secret.key", "conf/tokens")
+    prefix = upgrade(tmp_path)
+    assert {name: (prefix / name).read_text() for name in operators} == dict.fromkeys(operators, "the operator's")
+    assert {(prefix / name).read_text() for name in SHIPPED[1:]} == {"shipped"}
+    assert not (prefix / "contract/gone.py").exists()
+    assert (prefix / "link").readlink() == Path("nowhere")
+    assert (prefix / "data").readlink() == tmp_path / "big"
+
+
+def test_a_token_that_is_revoked_while_the_engine_drains_stays_revoked(tmp_path: Path) -> None:
+    write(tmp_path / "prefix", "two tokens", "conf/tokens", "conf/server.conf")
+    prefix = upgrade(tmp_path, before="echo one token >$prefix/conf/tokens")
+    assert (prefix / "conf/tokens").read_text() == "one token\n"
+
+
+@pytest.mark.parametrize("has_new", [False, True])
+def test_an_upgrade_that_was_cut_short_loses_nothing(tmp_path: Path, has_new: bool) -> None:
+    write(tmp_path / "prefix.replaced", "the operator's", "conf/server.conf", "data/db")
+    if has_new:
+        write(tmp_path / "prefix", "the operator's", "conf/server.conf")
+    run(tmp_path, "resume", prefix=f"{tmp_path}/prefix")
+    for name in ("conf/server.conf", "data/db"):
+        assert (tmp_path / "prefix" / name).read_text() == "the operator's"
+    assert not (tmp_path / "prefix.replaced").exists()
+
+
+def test_a_failure_after_the_stop_starts_what_ran(tmp_path: Path) -> None:
+    write(tmp_path / "prefix", "the operator's", "conf/server.conf")
+    started = run(
+        tmp_path,
+        """
+running() { echo execute-engine; echo distribute; }
+systemctl() { [ "$1" = stop ] || echo "$@"; }
+install_python() { :; }
+protect_configuration() { :; }
+check_configuration() { :; }
+take_place() { mv $prefix $prefix.replaced; exit 3; }
+(trap finish EXIT; install_services $prefix.new) || echo "ended with $?"
+""",
+        prefix=f"{tmp_path}/prefix",
+    )
+    assert started.splitlines()[-3:] == ["start distribute.service", "start execute-engine.service", "ended with 3"]
+    assert (tmp_path / "prefix/conf/server.conf").exists()
