@@ -379,8 +379,9 @@ def test_uninstall_keeps_what_is_the_operators_and_purge_leaves_nothing(installe
     box.run(
         "mv", f"{PREFIX}/.venv", "/srv/venv"
     )  # for the next test; without it the units cannot be started, only stopped
+    box.run("touch", f"{PREFIX}/of-the-operator")
     installed.install("--uninstall", script=f"{PREFIX}/script/install")
-    assert box.run("ls", "-A", PREFIX) == "conf\n"
+    assert box.run("ls", "-A", PREFIX) == "conf\nof-the-operator\n"
     box.run("test", "-e", f"{PREFIX}/conf/server.conf", "-a", "-e", f"{STATE}/execute_engine.db")
     installed.install("--uninstall", "--purge")
     left = box.run("find", "/etc", "/app", "/lib/systemd", "/var/lib", "-name", "*execute*engine*", check=False)

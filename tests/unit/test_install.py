@@ -121,3 +121,28 @@ take_place() { mv $prefix $prefix.replaced; exit 3; }
     )
     assert started.splitlines()[-3:] == ["start distribute.service", "start execute-engine.service", "ended with 3"]
     assert (tmp_path / "prefix/conf/server.conf").exists()
+
+
+@pytest.mark.parametrize("is_checkout", [False, True])
+def test_uninstall_takes_the_release_and_keeps_what_is_the_operators(tmp_path: Path, is_checkout: bool) -> None:
+    operators = ("prefix/conf/tokens", "prefix/note", "prefix/data/db", "units/distribute.service.d/60-local.conf")
+    write(tmp_path, "the operator's", *operators)
+    units = ("distribute.service", "execute-engine.service.d/50-configuration.conf")
+    write(tmp_path / "units", "ours", *units, "distribute.service.d/50-configuration.conf")
+    write(tmp_path / "prefix", "ours", *SHIPPED, ".venv/bin/python")
+    if not is_checkout:
+        write(tmp_path / "prefix", "ours", "conf/server.conf.shipped")
+    run(tmp_path, "chown() { :; }; uninstall ''", prefix=f"{tmp_path}/prefix")
+    assert {(tmp_path / name).read_text() for name in operators} == {"the operator's"}
+    assert [path.name for path in (tmp_path / "units").iterdir()] == ["distribute.service.d"]
+    assert (tmp_path / "prefix/conf/server.conf").exists()
+    assert not (tmp_path / "prefix/.venv").exists()
+    assert (tmp_path / "prefix/contract").exists() == is_checkout
+
+
+def test_uninstall_takes_the_link_to_the_state_and_no_other(tmp_path: Path) -> None:
+    for target, stays in ((tmp_path / "state", False), (tmp_path / "big", True)):
+        write(tmp_path / "prefix", "ours", "conf/server.conf.shipped")
+        (tmp_path / "prefix/data").symlink_to(target)
+        run(tmp_path, "uninstall ''", prefix=f"{tmp_path}/prefix")
+        assert (tmp_path / "prefix/data").is_symlink() == stays
