@@ -1,0 +1,27 @@
+"""docker-compose.yml, read as a file: what only docker would show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.daemons import ROOT
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+def test_each_image_of_ours_is_built_by_one_service_and_fetched_by_none(services: dict[str, dict[str, Any]]) -> None:
+    """docker compose builds side by side, and the second image of the same name is refused."""
+    built = Counter(service["image"] for service in services.values() if "build" in service)
+    assert len(built) == 3
+    assert set(built.values()) == {1}
+    for name, service in services.items():
+        if service["image"] in built:
+            assert ("build" in service) != (service.get("pull_policy") == "never"), name
