@@ -106,6 +106,12 @@ def run(
     return ended.stdout
 
 
+def grace_seconds(service: dict[str, Any]) -> int:
+    """How long docker waits for the service's end, as the shipped file has it: 40s, or ${STOP_SECONDS:-220}s."""
+    (seconds,) = re.findall("([0-9]+)}?s$", service["stop_grace_period"])
+    return int(seconds)
+
+
 class Compose:
     """One project: its own copy of the sources, secrets, containers, networks and volumes."""
 
@@ -186,8 +192,8 @@ class Compose:
 
     def stop_service(self, service: str, number: int = 1) -> None:
         """docker compose stop SERVICE: SIGTERM, and SIGKILL after its grace period."""
-        grace = str(self.shipped["services"][service]["stop_grace_period"]).removesuffix("s")
-        self.podman.run("stop", "-t", grace, self.container(service, number), seconds=int(grace) + 60)
+        seconds = grace_seconds(self.shipped["services"][service])
+        self.podman.run("stop", "-t", f"{seconds}", self.container(service, number), seconds=seconds + 60)
 
     def logs(self, service: str, number: int = 1) -> str:
         ended = subprocess.run(

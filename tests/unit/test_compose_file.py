@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
 import pytest
 import yaml
 
+from distribute.__main__ import ROLES
+from execute_engine.__main__ import CONSUMER_END_SECONDS
 from tests.daemons import ROOT
+from tests.servers.compose import grace_seconds
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +29,10 @@ def test_each_image_of_ours_is_built_by_one_service_and_fetched_by_none(services
     for name, service in services.items():
         if service["image"] in built:
             assert ("build" in service) != (service.get("pull_policy") == "never"), name
+
+
+def test_docker_waits_longer_for_a_stop_than_it_takes(services: dict[str, dict[str, Any]]) -> None:
+    engine = services["execute-engine"]
+    (drain,) = re.findall(":-([0-9]+)}", engine["environment"]["EXECUTE_ENGINE_EXEC_ENGINE_DRAIN_SECONDS"])
+    assert grace_seconds(engine) > int(drain) + CONSUMER_END_SECONDS
+    assert grace_seconds(services["distribute-1"]) > max(ROLES.values())
