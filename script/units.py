@@ -1,6 +1,7 @@
 """What of the systemd units follows from the configuration, for script/install; in the folder of the release:
 
-PYTHONPATH=. .venv/bin/python script/units.py check               says every problem of the configuration; exit code 78
+PYTHONPATH=. .venv/bin/python script/units.py check               says every problem of the configuration; exit code 78.
+    What the units hide is said too, but a drop-in may show it
 PYTHONPATH=. .venv/bin/python script/units.py write FOLDER USER   the units and their drop-ins into FOLDER; as root
 
 USER gets those places that the services write to and that are not there yet.
@@ -9,6 +10,7 @@ USER gets those places that the services write to and that are not there yet.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ("execute-engine", "distribute")
 SHIPPED_PREFIX = "/app/execute-engine"  # where the units in the repository look for the program
 STATE = Path("/var/lib/execute-engine")  # StateDirectory of both
+UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome and PrivateTmp
 DROP_IN = "50-configuration.conf"
 _HEAD = "# Made by script/install from conf/server.conf: run it again after a change there. Yours go beside it.\n"
 
@@ -48,6 +51,23 @@ def places(service: str, settings: Config) -> list[Path]:
     if not settings.database.ip:
         found.append(settings.database.sqlite_file.parent)
     return [path.resolve() for path in found]
+
+
+def unseen(settings: Config) -> list[str]:
+    """Of each file or folder of the configuration that the units hide from the services, a line that says so.
+
+    By its name alone: a look at a dead share would last.
+    """
+    found = []
+    for section in config.sections():
+        for key, item, _ in section.declared():
+            value = getattr(getattr(settings, section.attribute), item.name)
+            if isinstance(value, Path) and any(Path(os.path.abspath(value)).is_relative_to(dark) for dark in UNSEEN):
+                found.append(
+                    f"[{section.names[0]}] {key}: expected a place that the services see, found {value}; "
+                    f"{', '.join(UNSEEN)} are hidden from them"
+                )
+    return found
 
 
 def write(folder: Path, user: str, settings: Config, prefix: Path = ROOT) -> None:
@@ -93,7 +113,10 @@ def main(arguments: Sequence[str]) -> int:
     except ConfigError as exc:
         print(exc, file=sys.stderr)
         return ConfigError.EXIT_CODE
-    if given.deed == "write":
+    if given.deed == "check":
+        for line in unseen(settings):
+            print(f"script/install: {line}", file=sys.stderr)
+    else:
         write(given.folder, given.user, settings)
     return 0
 

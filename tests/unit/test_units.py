@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,23 @@ def test_a_link_to_the_state_directory_needs_no_line(tmp_path: Path) -> None:
 def test_a_database_elsewhere_opens_no_folder_for_sqlite(tmp_path: Path) -> None:
     given = settings(tmp_path, Fil_EXEC_MySQL={"IP": "10.0.0.1", "USER": "ee", "SQLITE_FILE": "/srv/sqlite/db"})
     assert "/srv/sqlite" not in units.drop_in(ENGINE, given)
+
+
+def test_what_the_units_hide_is_said_by_its_key() -> None:
+    shipped = config.load(ROOT / "conf/server.conf", "units")
+    hidden = replace(
+        shipped,
+        ansible=replace(shipped.ansible, ssh_key_file=Path("/root/.ssh/id")),
+        distribute=replace(shipped.distribute, files_dir=Path("/home/x/files"), tokens_file=Path("/homes/tokens")),
+        engine=replace(shipped.engine, state_dir=Path("/srv/../tmp/engine")),
+    )
+    places = {units.ROOT / "data/engine", units.ROOT / "data/files", units.ROOT / "data/execute_engine.db"}
+    said = [line for line in units.unseen(hidden) if not any(f"found {place};" in line for place in places)]
+    assert [line.partition(":")[0] for line in said] == [
+        "[Ansible] SSH_KEY_FILE", "[Distribute] FILES_DIR", "[Exec_Engine] STATE_DIR",
+    ]  # fmt: skip
+    for unit in units.SERVICES:
+        assert {"ProtectHome=yes", "PrivateTmp=yes"} <= set(lines(units.unit(unit, ROOT)))
 
 
 @pytest.mark.parametrize("service", units.SERVICES)
