@@ -28,13 +28,15 @@ RUN apt-get update \
  && install -d -o service -g service /var/lib/execute-engine /srv/files
 WORKDIR /opt/execute-engine
 COPY --from=build /opt/execute-engine/.venv .venv
-COPY conf/server.conf conf/
 COPY sql sql
 COPY contract contract
 COPY distribute distribute
 COPY execute_engine execute_engine
-# The root file system is read-only when it runs: what Python would write beside its modules is there already.
-RUN .venv/bin/python -m compileall -q contract distribute execute_engine
+# The shipped configuration, and not the one that lies beside this file: that may hold passwords. The root file system is
+# read-only when it runs: what Python would write beside its modules is there already.
+RUN mkdir conf \
+ && .venv/bin/python -m contract.shipped >conf/server.conf \
+ && .venv/bin/python -m compileall -q contract distribute execute_engine
 ENV PATH=/opt/execute-engine/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     EXECUTE_ENGINE_DISTRIBUTE_HOST=0.0.0.0 \

@@ -41,7 +41,7 @@ TARGETS = {
 }
 STAND_IN_TARGETS = {"database": "MARIADB_IMAGE", "kafka": "KAFKA_IMAGE", "nginx": "NGINX_IMAGE"}
 SOURCES = (
-    "Dockerfile", ".dockerignore", "requirements.lock", "conf/server.conf", "conf/compose", "sql", "contract",
+    "Dockerfile", ".dockerignore", "requirements.lock", "conf/compose", "sql", "contract",
     "distribute", "execute_engine",
 )  # fmt: skip
 ADAPTED = "adapted.yml"

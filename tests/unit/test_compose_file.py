@@ -36,3 +36,11 @@ def test_docker_waits_longer_for_a_stop_than_it_takes(services: dict[str, dict[s
     (drain,) = re.findall(":-([0-9]+)}", engine["environment"]["EXECUTE_ENGINE_EXEC_ENGINE_DRAIN_SECONDS"])
     assert grace_seconds(engine) > int(drain) + CONSUMER_END_SECONDS
     assert grace_seconds(services["distribute-1"]) > max(ROLES.values())
+
+
+def test_a_configuration_with_passwords_gets_into_no_image() -> None:
+    copied = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
+    sources = {source for words in copied for source in words[1:-1] if not source.startswith("--")}
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {source.rstrip("/") for source in sources} - {"/opt/execute-engine/.venv"} == let_in
+    assert not {"conf", "conf/server.conf", "secrets", ".", ".env"} & let_in
