@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,23 @@ def run(folder: Path, lines: str, **variables: str) -> str:
     places = {"checkout": f"{folder}/checkout", "units": f"{folder}/units", "state": f"{folder}/state"}
     given = "\n".join(f"{name}={shlex.quote(value)}" for name, value in (places | variables).items())
     return call("install", "main ", f"manager_runs() {{ return 1; }}\n{given}\n{lines}").strip()
+
+
+def test_a_python_in_somebodys_home_is_not_taken(tmp_path: Path) -> None:
+    for home, seen in (("/home/x/.pyenv/bin/python3.11", False), ("/root/.pyenv/bin/python", False), ("/bin/sh", True)):
+        (tmp_path / "python").unlink(missing_ok=True)
+        (tmp_path / "python").symlink_to(home)
+        lines = f"as_service() {{ :; }}; services_see_python {tmp_path}/python && echo seen || echo hidden"
+        assert run(tmp_path, lines) == ("seen" if seen else "hidden")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
+def test_what_is_tried_as_the_services_user_has_none_of_roots_rights(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    shutil.copy("/bin/true", tmp_path / "program")  # and no script, which its shell would have to read
+    for program, told in (("/bin/true", "started"), (f"{tmp_path}/program", "refused")):
+        lines = f"as_service {program} 2>/dev/null && echo started || echo refused"
+        assert run(tmp_path, lines, user="daemon") == told
 
 
 def write(folder: Path, text: str, *names: str) -> None:
