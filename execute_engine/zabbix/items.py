@@ -67,6 +67,11 @@ def silence(beat_seconds: int) -> Macro:
     return Macro(SILENCE, value, "Without a ping for so long it is gone: three intervals, at least 30 s.")
 
 
+def _twice(key: str, operator: str) -> str:
+    """The last two values are so (eq or gt 0). One alone, as of a host whose first value it is, is no problem yet."""
+    return f'count(/T/{key},#2,"{operator}","0")=2'
+
+
 def _lasts(key: str, period: str) -> str:
     """Values came before this period, too: what is said of it is not said of a daemon that has just begun."""
     return f"count(/T/{key},{period}:now-{period})>0"
@@ -108,7 +113,7 @@ ENGINE = Template(
         Trigger("Engine: no ping", f"nodata(/T/exec.engine.ping,{SILENCE})=1", "HIGH",
                 "The engine is stopped, its machine or the way to Zabbix is down, or its consumer is stuck. Look at"
                 " systemctl status execute-engine; the log says why values were refused."),
-        Trigger("Engine: consumer is stuck", "max(/T/exec.engine.consumer,#2)=0", "HIGH",
+        Trigger("Engine: consumer is stuck", _twice("exec.engine.consumer", "eq"), "HIGH",
                 "The consumer's loop stood still for two intervals. The supervisor ends it after 30 s and starts"
                 " another; where this comes again, see the log, the disk of STATE_DIR, the load of the machine."),
         Trigger("Engine: slots are exhausted",
@@ -117,12 +122,12 @@ ENGINE = Template(
                 "WARNING",
                 "For 10 minutes there was hardly a free slot: tasks wait. Add engines or raise SLOTS; where the oldest"
                 " running host grows too, hung hosts hold the slots until their deadlines."),
-        Trigger("Engine: share is not seen", "max(/T/exec.engine.share,#2)=0", "AVERAGE",
+        Trigger("Engine: share is not seen", _twice("exec.engine.share", "eq"), "AVERAGE",
                 "FILES_DIR does not answer: tasks that need project files go to other engines. Look at the mount"
                 " (systemctl status mnt.mount) and the NFS server."),
-        Trigger("Engine: database is away", "max(/T/exec.engine.database,#2)=0", "HIGH",
+        Trigger("Engine: database is away", _twice("exec.engine.database", "eq"), "HIGH",
                 "Nothing is claimed, running units go on, results are kept in the spool until it is back."),
-        Trigger("Engine: Kafka is away", "max(/T/exec.engine.kafka,#2)=0", "AVERAGE",
+        Trigger("Engine: Kafka is away", _twice("exec.engine.kafka", "eq"), "AVERAGE",
                 "Tasks are accepted, and wait until it is back. Look at the brokers."),
         Trigger("Engine: spool grows",
                 f"monoinc(/T/exec.engine.spooled,{GROWS})=1"
@@ -136,9 +141,9 @@ ENGINE = Template(
                 "WARNING",
                 "More than 5% of the hosts that ended in 15 minutes did so at a deadline. Their blame says what they"
                 " were stuck on; if it is the same everywhere, it is the task, or the network of this engine."),
-        Trigger("Engine: unkillable processes", "min(/T/exec.engine.unkillable,#2)>0", "WARNING",
+        Trigger("Engine: unkillable processes", _twice("exec.engine.unkillable", "gt"), "WARNING",
                 "A process hangs in the kernel, as on a dead share, and keeps its slot. GET /engines/ names it."),
-        Trigger("Engine: braked", "min(/T/exec.engine.braked,#2)>0", "WARNING",
+        Trigger("Engine: braked", _twice("exec.engine.braked", "gt"), "WARNING",
                 "Its last units ended unreachable, those of others did not. Look at this engine's network and key."),
     ),
     macros=(
@@ -179,7 +184,7 @@ DISTRIBUTE = Template(
         Trigger("Distribute: no ping", f"nodata(/T/exec.distribute.ping,{SILENCE})=1", "HIGH",
                 "distribute is stopped, its web or the database does not answer, no dispatcher leads, or its machine or"
                 " the way to Zabbix is down. Look at systemctl status distribute; other replicas go on."),
-        Trigger("Distribute: no dispatcher leads", "max(/T/exec.distribute.leaders,#2)=0", "HIGH",
+        Trigger("Distribute: no dispatcher leads", _twice("exec.distribute.leaders", "eq"), "HIGH",
                 "Tasks are accepted, and wait: all dispatchers hang or are stopped, or none reaches the database."),
         Trigger("Distribute: errors", "sum(/T/exec.distribute.errors,{$EXEC.ERRORS.PERIOD})>{$EXEC.ERRORS.BORNE}",
                 "AVERAGE",

@@ -37,6 +37,14 @@ def test_whatever_is_named_is_declared(template: Template) -> None:
     assert {item.value_map for item in template.items} - {""} == {value_map.name for value_map in template.value_maps}
 
 
+@pytest.mark.parametrize("template", items.TEMPLATES, ids=lambda template: template.name)
+def test_a_first_value_alone_is_no_problem(template: Template) -> None:
+    """Zabbix takes what there is for the last two values: max() and min() of one are that one."""
+    for trigger in template.triggers:
+        for function, count, wanted in re.findall(r"(\w+)\([^()]*,#(\d+)[^()]*\)=?(\d*)", trigger.expression):
+            assert (function, wanted) == ("count", count), trigger.expression
+
+
 def test_a_name_is_given_once_and_ids_are_what_zabbix_takes() -> None:
     found = list(_ids(yaml.safe_load(template_file.text())))
     assert len(found) == len(set(found)) > 50
