@@ -196,7 +196,7 @@ def test_what_is_counted_while_zabbix_is_away_and_the_heartbeat_dies_is_told_onc
     engine.move()
     engine.report = Report(engine.state_dir, "next")  # meanwhile a new consumer began
     engine.start()
-    time.sleep(1)  # it has seen what the former one left
+    wait_for("what the former one left", lambda: engine.hear() or told() == 10)
     engine.finished = 4
     wait_for("all of them", moving(lambda: told() >= 14, engine))
     beats = len(taken)
