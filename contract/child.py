@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from contract import notify, supervised
 from contract.errors import ConfigError
@@ -23,15 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Child:
-    """What to keep alive: a command, and how long it may take to stop.
-
-    settings: what it works with and cannot read again; a reload that changes them replaces the process.
-    """
+    """What to keep alive: a command, and how long it may take to stop."""
 
     name: str
     argv: tuple[str, ...]
     stop_seconds: float
-    settings: object = field(default=None, repr=False)
 
 
 class KeptChild:

@@ -24,7 +24,7 @@ JOURNAL_VARIABLE = "JOURNAL_STREAM"  # systemd.exec(5)
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 _OWN_ATTRIBUTES = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_TALKATIVE = ("alembic", "asyncio", "asyncssh", "kafka", "sqlalchemy", "zabbix_utils")  # their info is our debug
+_TALKATIVE = ("alembic", "asyncio", "asyncssh", "kafka", "sqlalchemy")  # their info is our debug
 _BARE = re.compile(r"[A-Za-z0-9_./:@+,%*-]+")
 _LINE_BREAKERS = re.compile("[\x7f-\x9f\u2028\u2029]")  # what JSON leaves alone and a terminal or a pager does not
 

@@ -19,13 +19,15 @@ ADDRESS_SECONDS = 10.0  # for one address, from the look-up of its name to the l
 MOST_REDIRECTS = 3  # a proxy of a group names the one that has this host
 MOST_ANSWER_BYTES = 1 << 16
 
+# Its own log has a line for each failed connection; we say what failed, and not as often.
+logging.getLogger("zabbix_utils").addHandler(logging.NullHandler())
+logging.getLogger("zabbix_utils").propagate = False
+
 
 class Trapper:
     """Sends to the first of several addresses that answers, which is the first one to be asked the next time."""
 
     def __init__(self, settings: ZabbixSettings) -> None:
-        # Its own log has a line for each failed connection; we say what failed, and not as often.
-        logging.getLogger("zabbix_utils").setLevel(logging.CRITICAL)
         self._addresses = deque(_parted(address, settings.zabbix_port) for address in settings.ip)
         self._host = settings.host
 

@@ -62,16 +62,13 @@ def _supervise(settings: Config) -> int:
 
 
 def _children(settings: Config) -> list[Child]:
-    """Web and dispatcher read a changed configuration themselves, the heartbeat is replaced: it has nothing to lose."""
-
-    def child(role: str, settled: object = None) -> Child:
+    def child(role: str) -> Child:
         argv = (sys.executable, "-m", "distribute", role, "--config", str(settings.file))
-        return Child(role, argv, ROLES[role], settled)
+        return Child(role, argv, ROLES[role])
 
     children = [child("web"), child("dispatcher")]
     if settings.zabbix.ip:
-        settled = (settings.zabbix, settings.intervals.zabbix, settings.distribute.log_level)
-        children.append(child("heartbeat", settled))
+        children.append(child("heartbeat"))
     else:
         log.info("no heartbeat is sent: [Zabbix] IP is empty")
     return children

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from contract import __version__, signals
+from contract import __version__, reload, signals
+from contract import config as configuration
 from contract.config import Config, DistributeSettings
 from contract.database import Database, now
 from contract.errors import DatabaseError
 from contract.heartbeat import Courier, Debt, Watch
+from contract.signals import Caught
 from contract.states import TaskState, UnitState
 from contract.supervised import Lifeline
 from distribute import leadership, metrics, run_folder
@@ -33,7 +35,17 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 - who listens ev
 
 def run(config: Config, lifeline: Lifeline) -> int:
     """Send until SIGTERM or SIGINT; returns the exit code."""
-    folder = run_folder.take()
+    folder, wanted = run_folder.take(), config
+    with signals.caught(signal.SIGTERM, signal.SIGINT) as caught:
+        lifeline.ready()
+        while (changed := _beat(wanted, lifeline, caught, folder)) is not None:
+            wanted = changed
+    run_folder.leave(folder)
+    return 0
+
+
+def _beat(config: Config, lifeline: Lifeline, caught: Caught, folder: Path) -> Config | None:
+    """Until a stop signal comes: None; or until a reload changes what is sent, where to or when: with that one then."""
     courier, debt, sight = Courier(config.zabbix), Debt(folder / "heartbeat"), Sight(config, folder)
     due_at = time.monotonic()
 
@@ -43,19 +55,21 @@ def run(config: Config, lifeline: Lifeline) -> int:
             debt.look(folder.name, {KEY.format("errors"): errors})
         return {**values, **debt.values()}
 
-    with signals.caught(signal.SIGTERM, signal.SIGINT) as caught:
-        lifeline.ready()
-        while not caught.take():
-            lifeline.alive()
-            if (delivery := courier.delivery()) is not None:
-                debt.paid(delivery.taken)
-                lifeline.status("; ".join(filter(None, (sight.problem, courier.problem))) or "sends to Zabbix")
-            if courier.idle and time.monotonic() >= due_at:
-                due_at = time.monotonic() + config.intervals.zabbix
-                courier.send(gather)
-            select.select([caught], [], [], LOOK_SECONDS)
-    run_folder.leave(folder)
-    return 0
+    while not caught.take():
+        lifeline.alive()
+        if lifeline.must_reload():
+            fresh = reload.follow(config, configuration.DISTRIBUTE)
+            if (fresh.zabbix, fresh.intervals.zabbix) != (config.zabbix, config.intervals.zabbix):
+                sight.close()
+                return fresh
+        if (delivery := courier.delivery()) is not None:
+            debt.paid(delivery.taken)
+            lifeline.status("; ".join(filter(None, (sight.problem, courier.problem))) or "sends to Zabbix")
+        if courier.idle and time.monotonic() >= due_at:
+            due_at = time.monotonic() + config.intervals.zabbix
+            courier.send(gather)
+        select.select([caught], [], [], LOOK_SECONDS)
+    return None
 
 
 class Sight:
@@ -83,6 +97,10 @@ class Sight:
             values |= {KEY.format(name): number for name, number in _figures(found).items()}
         self.problem = _problem(_web_answers(self._settings), found is not None, moves)
         return values if self.problem else {KEY.format("ping"): 1, **values}
+
+    def close(self) -> None:
+        """What a look that is under way still holds is closed with its end."""
+        self._database.close()
 
     def _read(self) -> tuple[Leader | None, Figures | None]:
         def read(connection: sa.Connection) -> tuple[Leader | None, Figures]:

@@ -58,16 +58,13 @@ def _supervise(config: Config) -> int:
 
 
 def _children(config: Config) -> list[Child]:
-    """The consumer reads a changed configuration itself, the heartbeat is replaced: it has nothing to lose."""
-
-    def child(role: str, stop_seconds: float, settings: object = None) -> Child:
+    def child(role: str, stop_seconds: float) -> Child:
         argv = (sys.executable, "-m", "execute_engine", role, "--config", str(config.file))
-        return Child(role, argv, stop_seconds, settings)
+        return Child(role, argv, stop_seconds)
 
     children = [child("consumer", config.engine.drain_seconds + CONSUMER_END_SECONDS)]
     if config.zabbix.ip:
-        settings = (config.zabbix, config.intervals.zabbix, config.engine.log_level)
-        children.append(child("heartbeat", HEARTBEAT_END_SECONDS, settings))
+        children.append(child("heartbeat", HEARTBEAT_END_SECONDS))
     else:
         log.info("no heartbeat is sent: [Zabbix] IP is empty")
     return children

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from contract import __version__, processes, signals
+from contract import __version__, processes, reload, signals
+from contract import config as configuration
 from contract.config import Config
 from contract.heartbeat import Courier, Debt, Watch
 from contract.supervised import Lifeline
@@ -24,17 +25,23 @@ def main(config: Config, lifeline: Lifeline) -> int:
     processes.set_title("execute-engine: heartbeat")
     with signals.caught(*stops.SIGNALS) as caught:
         lifeline.ready()
-        _beat(config, lifeline, Stops(caught))
+        stop_signals, debt, wanted = Stops(caught), Debt(config.engine.state_dir / "heartbeat"), config
+        while (changed := _beat(wanted, lifeline, stop_signals, debt)) is not None:
+            wanted = changed
     return 0
 
 
-def _beat(config: Config, lifeline: Lifeline, stop_signals: Stops) -> None:
+def _beat(config: Config, lifeline: Lifeline, stop_signals: Stops, debt: Debt) -> Config | None:
+    """Until a stop signal comes: None; or until a reload changes what is sent, where to or when: with that one then."""
     interval_seconds, state_dir = config.intervals.zabbix, config.engine.state_dir
-    courier, due = Courier(config.zabbix), Timer(interval_seconds)
-    watch, debt = Watch(2 * interval_seconds), Debt(state_dir / "heartbeat")
+    courier, due, watch = Courier(config.zabbix), Timer(interval_seconds), Watch(2 * interval_seconds)
     patience_seconds = max(2 * interval_seconds, LEAST_PATIENCE_SECONDS)
     while not stop_signals.wait(min(WATCH_SECONDS, interval_seconds)):
         lifeline.alive()
+        if lifeline.must_reload():
+            fresh = reload.follow(config, configuration.ENGINE)
+            if (fresh.zabbix, fresh.intervals.zabbix) != (config.zabbix, interval_seconds):
+                return fresh
         moment = time.monotonic()
         found = progress.read(state_dir)
         watch.look(found and (found.incarnation, found.counter), moment)
@@ -49,6 +56,7 @@ def _beat(config: Config, lifeline: Lifeline, stop_signals: Stops) -> None:
             values = {**_values(config.zabbix.item, sight), **debt.values()}
             courier.send(lambda: values)  # noqa: B023
             lifeline.status("; ".join(filter(None, (sight.stuck, courier.problem))) or "sends to Zabbix")
+    return None
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,12 @@ def test_an_engine_that_runs_units_is_reloaded(
     wait_for("the status", lambda: has_heard("STATUS=consumer: 0 of 1 slots in use, 0 units running, "))
 
 
-def test_a_distribute_that_answers_is_reloaded(services: Services, service_manager: ServiceManager) -> None:
-    distribute = services.start_distribute(services.backend.config_file(), service_manager.environment)
+def test_a_distribute_that_answers_is_reloaded(
+    services: Services, service_manager: ServiceManager, trappers: tuple[socket.socket, socket.socket]
+) -> None:
+    zabbix = {"IP": "127.0.0.1", "ZABBIX_PORT": trappers[0].getsockname()[1]}
+    wanted: dict[str, dict[str, object]] = {"Zabbix": zabbix, "Data_Send": {"ZABBIX": 1}}
+    distribute = services.start_distribute(services.backend.config_file(**wanted), service_manager.environment)
     wait_for(
         "the status",
         lambda: service_manager.has_heard("STATUS=web: answers on 127.0.0.1, port ", "leads; tasks open: 0"),
@@ -115,12 +119,16 @@ def test_a_distribute_that_answers_is_reloaded(services: Services, service_manag
     wait_for("both workers", lambda: len(distribute.processes("distribute: web worker")) == 2)
     before = distribute.processes("distribute: ")
 
-    reload(services, distribute, Distribute={"REQUESTS_PER_SECOND": 1, "LOG_LEVEL": "warning", "WORKERS": 3})
+    wait_beat(trappers[0])
+    limited = {"REQUESTS_PER_SECOND": 1, "LOG_LEVEL": "warning", "WORKERS": 3}
+    reload(services, distribute, Distribute=limited, **wanted)
     wait_log(distribute, "process=supervisor", 'changed="[Distribute] REQUESTS_PER_SECOND, [Distribute] LOG_LEVEL"')
     wait_log(distribute, "process=supervisor", 'msg="needs a restart: [Distribute] WORKERS"')
     wait_for("a request too many", lambda: services.api("/tasks/")["code"] == 429)
 
-    reload(services, distribute, Distribute={"REQUESTS_PER_SECOND": 0})
+    zabbix["ZABBIX_PORT"] = trappers[1].getsockname()[1]
+    reload(services, distribute, Distribute={"REQUESTS_PER_SECOND": 0}, **wanted)
+    wait_beat(trappers[1])
     wait_for(
         "all requests to be answered again", lambda: all(services.api("/tasks/")["code"] == 200 for _ in range(40))
     )

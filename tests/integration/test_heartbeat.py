@@ -42,13 +42,9 @@ class Engine:
         self.report = Report(self.state_dir, "i")
         self.finished = 0
         self.silent = {"database": 0.0, "kafka": 0.0}
-        config = directory / "conf" / "server.conf"
+        self._config = config = directory / "conf" / "server.conf"
         config.parent.mkdir(exist_ok=True)
-        addresses = ", ".join(f"127.0.0.1:{port}" for port in ports)
-        config.write_text(
-            f"[Zabbix]\nIP = {addresses}\nITEM = exec.ping\nHOST = engine-host\n"
-            f"[Data_Send]\nZABBIX = 1\n[Exec_Engine]\nSTATE_DIR = {self.state_dir}\n"
-        )
+        self.configure(self.state_dir, *ports)
         self.log_file = directory / "log"
         argv = ("sh", "-c", 'exec "$@" 2> "$0"', str(self.log_file), sys.executable, "-m", "execute_engine")
         child = Child("heartbeat", (*argv, "heartbeat", "--config", str(config)), 10)
@@ -60,6 +56,13 @@ class Engine:
         self.lifeline = self.child.start()
         assert self.lifeline is not None
         self._selector.register(self.lifeline, selectors.EVENT_READ)
+
+    def configure(self, state_dir: Path, *ports: int) -> None:
+        addresses = ", ".join(f"127.0.0.1:{port}" for port in ports)
+        self._config.write_text(
+            f"[Zabbix]\nIP = {addresses}\nITEM = exec.ping\nHOST = engine-host\n"
+            f"[Data_Send]\nZABBIX = 1\n[Exec_Engine]\nSTATE_DIR = {state_dir}\n"
+        )
 
     def move(self) -> None:
         self.report.write(FIGURES, {"hosts_finished": self.finished}, self.silent)
@@ -150,6 +153,20 @@ def test_it_beats_while_the_consumer_moves_and_says_so_when_it_does_not(serve: S
     stuck = {"exec.engine.consumer": "0", "exec.engine.version": __version__, "exec.engine.hosts_finished": "0"}
     assert server.received[-1] == stuck  # no figure of long ago
     wait_for("pings again", moving(lambda: pings(server.received)[-1] == "1", engine))
+    assert engine.end() == 0
+
+
+def test_a_reload_changes_where_it_sends_and_not_whom_it_watches(serve: Serve, start: Start, tmp_path: Path) -> None:
+    """STATE_DIR waits for a restart, of the consumer as well."""
+    former, present = serve(hangs), serve(takes())
+    engine = start(former.port)
+    engine.finished = 3
+    wait_for("a beat", moving(lambda: former.received, engine))
+    engine.configure(tmp_path / "elsewhere", present.port)
+    engine.child.have_read_again()
+    wait_for("beats at the other one", moving(lambda: len(present.received) >= 3, engine))
+    assert set(pings(present.received)) == {"1"}
+    assert sum(int(values["exec.engine.hosts_finished"]) for values in present.received) == 3
     assert engine.end() == 0
 
 

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from contract import logs, processes
@@ -32,14 +31,14 @@ def supervise(folder: str, hang_seconds: str, stop_seconds: str, *kinds: str) ->
 
 
 def _read_again(folder: Path, children: list[Child]) -> list[Child]:
-    """FOLDER/wanted holds KIND or KIND=SETTINGS, one a line; or broken."""
+    """FOLDER/wanted holds KIND or KIND=STOP_SECONDS, one a line; or broken."""
     wanted = dict(line.partition("=")[::2] for line in (folder / "wanted").read_text().split())
     if "broken" in wanted:
         raise ConfigError("the configuration cannot be used:\n  first problem\n  second problem")
     before = children[0]
     return [
-        replace(before, name=kind, argv=(*before.argv[:-2], kind, before.argv[-1]), settings=settings or None)
-        for kind, settings in wanted.items()
+        Child(kind, (*before.argv[:-2], kind, before.argv[-1]), float(seconds or before.stop_seconds))
+        for kind, seconds in wanted.items()
     ]
 
 

@@ -213,7 +213,7 @@ def test_ctrl_c_on_the_terminal_is_one_sigterm_for_the_children(supervised: Supe
 def test_at_sighup_children_that_stay_are_told_and_the_others_come_and_go(supervised: Supervised) -> None:
     supervised.start("well", "patient", "shy")
     pids = {kind: supervised.wait_until_started(kind) for kind in ("well", "patient", "shy")}
-    supervised.reload("well", "shy=other", "stubborn")
+    supervised.reload("well", "shy=30", "stubborn")
     wait_for(lambda: supervised.signals("well") == [signal.SIGHUP], "the one that stays to be told")
     supervised.wait_until_started("stubborn")
     supervised.wait_until_started("shy", 2)
@@ -222,7 +222,7 @@ def test_at_sighup_children_that_stay_are_told_and_the_others_come_and_go(superv
     os.kill(pids["patient"], signal.SIGTERM)
     wait_for(lambda: gone(pids["patient"]), "the one that is not wanted any more to end")
 
-    supervised.reload("well", "shy=other")
+    supervised.reload("well", "shy=30")
     wait_for(lambda: supervised.signals("well") == [signal.SIGHUP] * 2, "the second reload")
     assert [len(supervised.started(kind)) for kind in ("well", "patient", "shy", "stubborn")] == [1, 1, 2, 1]
     assert not supervised.logged("started again")
