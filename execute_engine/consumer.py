@@ -135,6 +135,7 @@ def _replay(directory: Path, database: Database, patience: Patience) -> None:
             batches.put(row, 0.0)
         for batch in batches.take():
             patience.insist(lambda: results.store(database, leftover.incarnation, batch))  # noqa: B023
+            patience.goes_on()
         log.warning(
             "results of a former run are stored", extra={"rows": len(leftover.rows), "from": leftover.path.name}
         )

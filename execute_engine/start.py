@@ -52,6 +52,11 @@ class Patience:
         if self._stops.wait(PAUSE_SECONDS):
             raise StopRequested(f"told to stop while waiting for {what}")
 
+    def goes_on(self) -> None:
+        """Nothing is waited for, it takes long: a part of it is done. Others shall not take that for standing still."""
+        self._report.write({"database": 1})
+        self._lifeline.alive()
+
     def insist(self, work: Callable[[], T]) -> T:
         """work(), again and again until the database does not refuse it."""
         while True:
