@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from tests.servers import zabbix
 from tests.servers.compose import ROOT, Compose, run
 from tests.servers.process import ServerMissing, wait_for
 
 OURS = ("distribute-1", "distribute-2", "execute-engine")
-SERVICES = ("database", "kafka-1", "nginx", *OURS, "host-1", "host-2", "host-hangs", "host-refuses")
+ZABBIX = ("zabbix-database", "zabbix-server", "zabbix-web")
+SERVICES = ("database", "kafka-1", "nginx", *OURS, "host-1", "host-2", "host-hangs", "host-refuses", *ZABBIX)
+WRITE_INTO_THEIR_IMAGES = {"kafka-1", "zabbix-server", "zabbix-web"}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +129,7 @@ def test_a_container_is_nobody_in_particular_and_writes_nothing_of_its_image(clu
         "exec", "-u", "0", container, "sh", "-c", "touch /etc/here 2>&1 && echo wrote", check=False
     )
     assert ("Read-only file system" in wrote) == bool(shipped.get("read_only")), wrote
-    assert shipped.get("read_only") or service == "kafka-1"
+    assert shipped.get("read_only") or service in WRITE_INTO_THEIR_IMAGES
 
 
 def test_no_secret_is_in_the_file_an_image_or_what_inspect_shows(cluster: Compose) -> None:
@@ -204,11 +207,47 @@ def test_an_engine_that_was_killed_comes_back_and_its_unit_is_answered_for(clust
     assert statuses(cluster, submit(cluster, "echo back", "host-1")) == {"host-1": "success"}
 
 
+def test_zabbix_knows_each_container_by_the_name_of_the_file_and_has_its_pings(cluster: Compose) -> None:
+    pings = {
+        "distribute-1": "exec.distribute.ping",
+        "distribute-2": "exec.distribute.ping",
+        "execute-engine-1": "exec.engine.ping",
+    }
+    cluster.configure(ENGINE_NAME="execute-engine-1")
+    cluster.up_anew("execute-engine")
+    for service in (*ZABBIX, *OURS):
+        cluster.wait_until_healthy(service)
+    password = cluster.directory / "secrets" / "zabbix_admin_password"
+    password.touch(0o600)
+    password.write_text(f"{zabbix.PASSWORD}\n")
+
+    said = cluster.shell(_provisioning_of_readme()).splitlines()
+
+    assert {f"created   host {host}" for host in pings} <= set(said)
+    api = zabbix.login(f"http://127.0.0.1:{cluster.settings()['ZABBIX_PORT']}")
+    wait_for(f"{pings}", lambda: all("1" in zabbix.history(api, host, key) for host, key in pings.items()))
+
+
+def test_zabbix_finds_neither_our_database_nor_kafka(cluster: Compose) -> None:
+    for service in ("zabbix-server", "zabbix-web"):
+        container = cluster.container(service)
+        assert cluster.podman.run("exec", container, "getent", "hosts", "execute-engine", "distribute-1")
+        assert not cluster.podman.run("exec", container, "getent", "hosts", "database", check=False)
+        assert not cluster.podman.run("exec", container, "getent", "hosts", "kafka-1", check=False)
+
+
 def test_one_distribute_is_enough(cluster: Compose) -> None:
     cluster.stop_service("distribute-1")
 
     assert cluster.inspect(cluster.container("distribute-1"))["State"]["ExitCode"] == 0
     assert statuses(cluster, submit(cluster, "echo there", "host-1")) == {"host-1": "success"}
+
+
+def _provisioning_of_readme() -> str:
+    """The block that makes all hosts."""
+    blocks = (ROOT / "README.md").read_text().split("\n\n")
+    (block,) = [block for block in blocks if "docker compose exec" in block and "zabbix provision" in block]
+    return block
 
 
 def _engines(cluster: Compose) -> list[dict[str, Any]]:

@@ -32,20 +32,26 @@ SUITE = "bookworm"
 BASE = "localhost/execute-engine-test/debian:12"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 IN_A_BUILD = "/run/authorities.crt"  # where its own package does not write
-PROFILES = {"demo", "tools"}
+PROFILES = {"demo", "tools", "zabbix"}
 TOOLS = {"token"}  # not started by up
 TARGETS = {
     "distribute": "DISTRIBUTE_IMAGE",
     "execute-engine": "ENGINE_IMAGE",
     "demo-host": "DEMO_HOST_IMAGE",
 }
-STAND_IN_TARGETS = {"database": "MARIADB_IMAGE", "kafka": "KAFKA_IMAGE", "nginx": "NGINX_IMAGE"}
+STAND_IN_TARGETS = {
+    "database": "MARIADB_IMAGE",
+    "kafka": "KAFKA_IMAGE",
+    "nginx": "NGINX_IMAGE",
+    "zabbix-server": "ZABBIX_SERVER_IMAGE",
+    "zabbix-web": "ZABBIX_WEB_IMAGE",
+}
 SOURCES = (
     "Dockerfile", ".dockerignore", "requirements.lock", "conf/compose", "sql", "contract",
     "distribute", "execute_engine",
 )  # fmt: skip
 ADAPTED = "adapted.yml"
-NO_DEFAULT = re.compile(r"\$\{\w+:-\}")  # podman-compose 1.0.3 leaves it as it stands
+NO_DEFAULT = re.compile(r"\$\{(\w+):-\}")  # podman-compose 1.0.3 leaves it as it stands
 
 
 class Podman:
@@ -128,27 +134,48 @@ class Compose:
         self._copy_sources()
         self.shipped = yaml.safe_load((self.directory / "docker-compose.yml").read_text())
         self.set_up()
-        settings = self.directory / ".env"
-        (port,) = free_ports(1)
-        settings.write_text(settings.read_text().replace("PORT=8007", f"PORT={port}"))
+        port, zabbix_port = free_ports(2)
+        self.configure(PORT=port, ZABBIX_PORT=zabbix_port, ZABBIX_IP="zabbix-server")
         self.said = self.set_up()
         self._build()
         self.up(engines=1)
+
+    def configure(self, **changed: object) -> None:
+        """In .env; what exists already does not change."""
+        lines = [f"{name}={value}\n" for name, value in {**self.settings(), **changed}.items()]
+        (self.directory / ".env").write_text("".join(lines))
+
+    def settings(self) -> dict[str, str]:
+        """Of .env."""
+        lines = (self.directory / ".env").read_text().splitlines()
+        return {name: value for name, is_setting, value in (line.partition("=") for line in lines) if is_setting}
 
     def set_up(self) -> str:
         return run(["./script/setup", "compose"], self.podman.environment, self.directory)
 
     def up(self, engines: int, *services: str) -> None:
         """docker compose up -d --scale execute-engine=ENGINES [SERVICE ...]"""
-        (self.directory / ADAPTED).write_text(
-            NO_DEFAULT.sub("", yaml.safe_dump(self.adapted(engines), sort_keys=False))
-        )
+        settings, adapted = self.settings(), yaml.safe_dump(self.adapted(engines), sort_keys=False)
+        (self.directory / ADAPTED).write_text(NO_DEFAULT.sub(lambda name: settings.get(name[1], ""), adapted))
         every = [name for name in self.adapted(engines)["services"] if name not in TOOLS]
         self._compose("up", "-d", "--no-build", *(services or every))
 
     def run_tool(self, service: str, *arguments: str) -> str:
         """docker compose run --rm SERVICE ARGUMENT ...; what it said, and podman-compose too."""
         return self._compose("run", "--rm", "-T", "--no-deps", service, *arguments)
+
+    def up_anew(self, service: str) -> None:
+        """docker compose up -d SERVICE, after what it is made of has changed."""
+        self.stop_service(service)
+        self.podman.run("rm", self.container(service))
+        self.up(1, service)
+
+    def shell(self, script: str) -> str:
+        """What a user types in the project's folder, with our command in the place of docker compose."""
+        return run(
+            ["sh", "-euc", script.replace("docker compose", shlex.join(self._command()))],
+            self.podman.environment, self.directory,
+        )  # fmt: skip
 
     def adapted(self, engines: int) -> dict[str, Any]:
         """The shipped file for podman-compose 1.0.3; secrets, environments, networks, users and rights are kept."""
@@ -212,8 +239,10 @@ class Compose:
                 self.podman.run(kind, "rm", "-f", *ids, check=False)
 
     def _compose(self, *arguments: str) -> str:
-        command = [program("podman-compose", "podman-compose"), "-f", ADAPTED, "-p", self.name, *arguments]
-        return run(command, self.podman.environment, self.directory)
+        return run([*self._command(), *arguments], self.podman.environment, self.directory)
+
+    def _command(self) -> list[str]:
+        return [program("podman-compose", "podman-compose"), "-f", ADAPTED, "-p", self.name]
 
     def _copy_sources(self) -> None:
         listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], dict(os.environ), ROOT)

@@ -50,6 +50,22 @@ $ZBX_SERVER = '127.0.0.1'; $ZBX_SERVER_PORT = '{trapper}'; $ZBX_SERVER_NAME = 'Z
 """
 
 
+def login(url: str, password: str = PASSWORD) -> Any:
+    """pyzabbix's client, logged in as the administrator."""
+    client = ZabbixAPI(url, timeout=120)
+    client.login(USER, password)
+    return client
+
+
+def history(api: Any, host: str, key: str, is_text: bool = False) -> list[str]:
+    """The values that Zabbix has kept, oldest first."""
+    items = api.item.get(host=host, filter={"key_": key}, output=["itemid"])
+    kind = 1 if is_text else 3
+    ids = [item["itemid"] for item in items]
+    values = api.history.get(itemids=ids, history=kind, sortfield="clock", sortorder="ASC") if ids else []
+    return [value["value"] for value in values]
+
+
 class Zabbix:
     """directory must be short: it holds MariaDB's socket. start() blocks about 20 s."""
 
@@ -90,9 +106,7 @@ class Zabbix:
 
     def api(self) -> Any:
         """pyzabbix's client, logged in as the administrator."""
-        client = ZabbixAPI(self.url, timeout=120)
-        client.login(USER, PASSWORD)
-        return client
+        return login(self.url)
 
     def provision(self, config: Path, runs: str = "engine") -> str:
         """By our command, as a user calls it; returns what it printed."""
@@ -104,12 +118,7 @@ class Zabbix:
 
     def history(self, host: str, key: str, is_text: bool = False) -> list[str]:
         """The values that it has kept, oldest first."""
-        api = self.api()
-        items = api.item.get(host=host, filter={"key_": key}, output=["itemid"])
-        kind = 1 if is_text else 3
-        ids = [item["itemid"] for item in items]
-        values = api.history.get(itemids=ids, history=kind, sortfield="clock", sortorder="ASC") if ids else []
-        return [value["value"] for value in values]
+        return history(self.api(), host, key, is_text)
 
     def problems(self, host: str) -> set[str]:
         """Names of the problems that it has now."""
