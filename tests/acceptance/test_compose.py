@@ -82,6 +82,7 @@ def statuses(cluster: Compose, task_id: str, seconds: float = 120) -> dict[str, 
     """By host, when the task has finished."""
     wait_for(f"the end of {task_id}", lambda: task(cluster, task_id)["state"] == "finished", seconds)
     rows = json.loads(curl(cluster, f"/adhoc/?task_id={task_id}"))["data"]
+    print([row for row in rows if row["status"] != "success"])  # for whoever sees a test fail
     return {row["ip"]: row["status"] for row in rows}
 
 
@@ -232,8 +233,7 @@ def test_zabbix_finds_neither_our_database_nor_kafka(cluster: Compose) -> None:
     for service in ("zabbix-server", "zabbix-web"):
         container = cluster.container(service)
         assert cluster.podman.run("exec", container, "getent", "hosts", "execute-engine", "distribute-1")
-        assert not cluster.podman.run("exec", container, "getent", "hosts", "database", check=False)
-        assert not cluster.podman.run("exec", container, "getent", "hosts", "kafka-1", check=False)
+        assert not cluster.podman.run("exec", container, "getent", "hosts", "database", "kafka-1", check=False)
 
 
 def test_one_distribute_is_enough(cluster: Compose) -> None:

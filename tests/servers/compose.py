@@ -141,7 +141,7 @@ class Compose:
         self.up(engines=1)
 
     def configure(self, **changed: object) -> None:
-        """In .env; what exists already does not change."""
+        """Lines of .env, new or in the place of former ones; containers that are there do not change."""
         lines = [f"{name}={value}\n" for name, value in {**self.settings(), **changed}.items()]
         (self.directory / ".env").write_text("".join(lines))
 
