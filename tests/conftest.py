@@ -3,9 +3,10 @@
 Servers, one each for the whole run, those that the run needs started side by side at the first use:
     mariadb            tests.servers.mariadb.MariaDB: .port, .sql(text) as root
     kafka              tests.servers.kafka.KafkaCluster of one broker: .bootstrap
-    zabbix             tests.servers.zabbix.Zabbix: .url, .trapper_port, .api() as administrator
     fleet              tests.servers.fleet.Fleet, hosts of every kind: .port, .key, .user, .hosts(kind, count)
     git_server         tests.servers.git.GitServer on the fleet: .create(name, files), .ssh_url(name), .https_url(name)
+    zabbix             tests.servers.zabbix.Zabbix: .url, .trapper_port, .api() as administrator
+                       (these two start when they are asked for)
 A test that kills, pauses or fills a server builds one of its own in `server_directory`.
 
 What is fresh for each test:
@@ -36,7 +37,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -52,14 +53,15 @@ from tests.servers.mariadb import MariaDB
 from tests.servers.process import ServerMissing
 from tests.servers.zabbix import Zabbix
 
-Server = MariaDB | KafkaCluster | Fleet | Zabbix
-SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "kafka": KafkaCluster, "fleet": Fleet, "zabbix": Zabbix}
+Server = MariaDB | KafkaCluster | Fleet
+SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "kafka": KafkaCluster, "fleet": Fleet}
 BACKENDS = {  # the servers of each
     "embedded": frozenset[str](),
     "cluster": frozenset(("mariadb", "kafka")),
     "sqlite and kafka": frozenset(("kafka",)),
     "mariadb alone": frozenset(("mariadb",)),
 }
+T = TypeVar("T", GitServer, Zabbix)
 NEEDED = pytest.StashKey[set[str]]()
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
@@ -178,21 +180,25 @@ def fleet(servers: dict[str, Future[Server]]) -> Fleet:
 
 
 @pytest.fixture(scope="session")
-def zabbix(servers: dict[str, Future[Server]]) -> Zabbix:
-    return cast(Zabbix, _server(servers, "zabbix"))
+def git_server(fleet: Fleet) -> Iterator[GitServer]:
+    with tempfile.TemporaryDirectory(prefix="ee-", ignore_cleanup_errors=True) as directory:
+        yield from _while_started(GitServer(Path(directory), fleet))
 
 
 @pytest.fixture(scope="session")
-def git_server(fleet: Fleet) -> Iterator[GitServer]:
+def zabbix() -> Iterator[Zabbix]:
     with tempfile.TemporaryDirectory(prefix="ee-", ignore_cleanup_errors=True) as directory:
-        server = GitServer(Path(directory), fleet)
-        try:
-            server.start()
-            yield server
-        except ServerMissing as exc:
-            pytest.skip(str(exc))
-        finally:
-            server.stop()
+        yield from _while_started(Zabbix(Path(directory)))
+
+
+def _while_started(server: T) -> Iterator[T]:
+    try:
+        server.start()
+        yield server
+    except ServerMissing as exc:
+        pytest.skip(str(exc))
+    finally:
+        server.stop()
 
 
 @pytest.fixture
