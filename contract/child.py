@@ -23,11 +23,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Child:
-    """What to keep alive: a command, and how long it may take to stop."""
+    """What to keep alive: a command, and how long it may take to stop.
+
+    ends_last: at a stop of the service it is told only when the others have ended, for it tells of them.
+    """
 
     name: str
     argv: tuple[str, ...]
     stop_seconds: float
+    ends_last: bool = False
 
 
 class KeptChild:

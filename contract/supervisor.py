@@ -63,6 +63,7 @@ class Supervisor:
                 for number in caught.take():
                     self._obey(number)
                 self._reap()
+                self._stop_the_last()
                 self._kill_those_due()
         log.info("stopped", extra={"exit_code": self._exit_code})
         return self._exit_code
@@ -129,13 +130,26 @@ class Supervisor:
             self._exit_code = exit_code
             self._notifier.send("STOPPING=1")
             # The configuration may ask for a longer drain than the unit was written for.
-            seconds = max((kept.child.stop_seconds for kept in self._children), default=0.0) + STOP_SPARE_SECONDS
+            seconds = sum(self._stop_seconds(ends_last) for ends_last in (False, True)) + STOP_SPARE_SECONDS
             self._notifier.send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
             for kept in self._children:
                 kept.start_at = None
-                kept.kill_at = time.monotonic() + kept.child.stop_seconds
+                if not kept.child.ends_last:
+                    kept.kill_at = time.monotonic() + kept.child.stop_seconds
         for kept in self._children:
-            kept.send(signal.SIGTERM)
+            if kept.kill_at is not None:
+                kept.send(signal.SIGTERM)
+
+    def _stop_seconds(self, ends_last: bool) -> float:
+        return max((kept.child.stop_seconds for kept in self._children if kept.child.ends_last == ends_last), default=0)
+
+    def _stop_the_last(self) -> None:
+        if self._exit_code is None or any(kept.is_running and not kept.child.ends_last for kept in self._children):
+            return
+        for kept in self._children:
+            if kept.is_running and kept.kill_at is None:
+                kept.kill_at = time.monotonic() + kept.child.stop_seconds
+                kept.send(signal.SIGTERM)
 
     def _reap(self) -> None:
         for kept in tuple(self._children):

@@ -58,13 +58,13 @@ def _supervise(config: Config) -> int:
 
 
 def _children(config: Config) -> list[Child]:
-    def child(role: str, stop_seconds: float) -> Child:
+    def child(role: str, stop_seconds: float, ends_last: bool = False) -> Child:
         argv = (sys.executable, "-m", "execute_engine", role, "--config", str(config.file))
-        return Child(role, argv, stop_seconds)
+        return Child(role, argv, stop_seconds, ends_last)
 
     children = [child("consumer", config.engine.drain_seconds + CONSUMER_END_SECONDS)]
     if config.zabbix.ip:
-        children.append(child("heartbeat", HEARTBEAT_END_SECONDS))
+        children.append(child("heartbeat", HEARTBEAT_END_SECONDS, ends_last=True))  # a drain is seen
     else:
         log.info("no heartbeat is sent: [Zabbix] IP is empty")
     return children

@@ -24,7 +24,7 @@ from contract.supervisor import Child, Supervisor
 def supervise(folder: str, hang_seconds: str, stop_seconds: str, *kinds: str) -> int:
     logs.configure("test", "supervisor")
     command = (sys.executable, "-m", __spec__.name)
-    children = [Child(kind, (*command, kind, folder), float(stop_seconds)) for kind in kinds]
+    children = [Child(kind, (*command, kind, folder), float(stop_seconds), kind == "last") for kind in kinds]
     return Supervisor(
         "test", children, lambda: _read_again(Path(folder), children), hang_seconds=float(hang_seconds)
     ).run()

@@ -172,6 +172,19 @@ def test_a_second_sigterm_is_passed_on_again(supervised: Supervised) -> None:
     assert len(supervised.signals("patient")) == 2
 
 
+def test_a_child_that_tells_of_the_others_is_stopped_when_they_have_ended(supervised: Supervised) -> None:
+    supervised.start("last", "patient", stop_seconds=600)
+    supervised.wait_until_started("last")
+    supervised.wait_until_started("patient")
+    os.kill(supervised.pid, signal.SIGTERM)
+    wait_for(lambda: len(supervised.signals("patient")) == 1, "the first signal")
+    assert supervised.signals("last") == []
+    os.kill(supervised.pid, signal.SIGTERM)
+    assert supervised.exit_code() == 0
+    assert len(supervised.signals("patient")) == 2
+    assert supervised.signals("last") == [signal.SIGTERM]
+
+
 def test_a_child_that_ignores_sigterm_is_killed_after_its_stop_time(supervised: Supervised) -> None:
     supervised.start("stubborn", "well", stop_seconds=1)
     pid = supervised.wait_until_started("stubborn")
