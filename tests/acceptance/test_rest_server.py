@@ -176,8 +176,8 @@ def test_a_wrong_configuration_ends_with_78_and_one_message_that_lists_every_pro
     assert where == [
         "FILE:2: [Distribute] PORT: expected a whole number from 1 to 65535, found '80000'",
         "FILE:3: [Distribute] WORKERS: expected a whole number from 1 to 256, found 'many'",
-        "FILE:4: unknown key HOTS in [Distribute], expected one of FILES_DIR, HOST, NO_AUTH, PARALLEL, PORT,"
-        " REQUESTS_PER_SECOND, RETENTION_DAYS, TOKENS_FILE, TRUSTED_PROXIES, WORKERS",
+        "FILE:4: unknown key HOTS in [Distribute], expected one of FILES_DIR, HOST, LOG_LEVEL, NO_AUTH, PARALLEL,"
+        " PORT, REQUESTS_PER_SECOND, RETENTION_DAYS, TOKENS_FILE, TRUSTED_PROXIES, WORKERS",
         "FILE:7: [Fil_EXEC_MySQL] IP: a MySQL server needs USER too",
         "FILE:9: unknown section [Exec_Engin], expected one of Kafka_Cluster, Fil_EXEC_MySQL, MySQL, Zabbix, Ansible,"
         " Data_Send, Distribute, Exec_Engine, Gitlab",
