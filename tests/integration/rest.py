@@ -55,7 +55,7 @@ class Rest:
             DistributeSettings(**{"requests_per_second": 0, **settings}),  # tests are faster than clients
             EngineSettings(engine_id="engine-1"),
             gitlab or GitlabSettings(),
-            secret_key_file,
+            secret_key_file=secret_key_file,
         )
         self.app = create_app(self.config, database)
 
