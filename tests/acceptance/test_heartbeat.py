@@ -85,14 +85,6 @@ def test_figures_of_running_units_and_the_truth_about_a_hung_consumer(
     os.kill(consumer, signal.SIGCONT)
     wait_for("a ping", lambda: "exec.engine.ping" in newest())
 
-    services.submit_adhoc(well, "sleep 15")
-    wait_for("a busy engine", is_busy)
-    services.engines[0].send(signal.SIGTERM)
-    before = len(engines(server))
-    wait_for("pings while it drains", lambda: sum("exec.engine.ping" in each for each in engines(server)[before:]) > 2)
-    assert services.engines[0].processes("execute-engine: consumer")
-    assert services.engines[0].stop() == 0
-
 
 @pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 def test_units_finish_while_three_zabbix_servers_hang(services: Services, fleet: Fleet, serve: Serve) -> None:
