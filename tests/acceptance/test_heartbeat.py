@@ -49,7 +49,7 @@ def test_figures_of_running_units_and_the_truth_about_a_hung_consumer(
     services: Services, fleet: Fleet, serve: Serve
 ) -> None:
     server = serve(takes())
-    services.start(**zabbix(server))
+    services.start(Exec_Engine={"DRAIN_SECONDS": 60}, **zabbix(server))
     well, failing = fleet.hosts("healthy", 3), fleet.hosts("refused", 1)
     task = services.submit_adhoc([*well, *failing], "sleep 10")
 
@@ -84,6 +84,14 @@ def test_figures_of_running_units_and_the_truth_about_a_hung_consumer(
     assert "exec.engine.slots" not in stuck
     os.kill(consumer, signal.SIGCONT)
     wait_for("a ping", lambda: "exec.engine.ping" in newest())
+
+    services.submit_adhoc(well, "sleep 15")
+    wait_for("a busy engine", is_busy)
+    services.engines[0].send(signal.SIGTERM)
+    before = len(engines(server))
+    wait_for("pings while it drains", lambda: sum("exec.engine.ping" in each for each in engines(server)[before:]) > 2)
+    assert services.engines[0].processes("execute-engine: consumer")
+    assert services.engines[0].stop() == 0
 
 
 @pytest.mark.parametrize("backend", ["embedded"], indirect=True)
