@@ -155,6 +155,12 @@ class IntervalSettings:
     distribute_ip: str = options.text("", "Address of distribute, as others see it.")
 
 
+def _log_level() -> str:
+    words = "debug, info, warning or error. EXECUTE_ENGINE_LOG_LEVEL overrules it."
+    level: str = options.choice("info", logs.LEVELS, words)
+    return level
+
+
 @dataclass(frozen=True)
 class DistributeSettings:
     """The service that answers REST and cuts tasks into units."""
@@ -186,9 +192,7 @@ class DistributeSettings:
     files_dir: Path = options.folder("data/files", "Projects cloned from Gitlab; shared with the engines.")
     parallel: int = options.integer(0, 0, 1_000_000, "Hosts of one task that run at once; 0: no limit.")
     retention_days: int = options.integer(90, 1, 36_500, "Days that finished tasks are kept.")
-    log_level: str = options.choice(
-        "info", logs.LEVELS, "debug, info, warning or error. EXECUTE_ENGINE_LOG_LEVEL overrules it."
-    )
+    log_level: str = _log_level()
 
 
 @dataclass(frozen=True)
@@ -223,9 +227,7 @@ class EngineSettings:
         pattern=r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", expected="the name of a user",
     )  # fmt: skip
     allow_local: bool = options.switch(False, "yes: tasks may run on the engine itself.")
-    log_level: str = options.choice(
-        "info", logs.LEVELS, "debug, info, warning or error. EXECUTE_ENGINE_LOG_LEVEL overrules it."
-    )
+    log_level: str = _log_level()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.config import ZabbixSettings
+from contract import reload
+from contract.config import Config, ZabbixSettings
 from contract.errors import ZabbixError
+from contract.supervised import Lifeline
 from contract.zabbix import Trapper
 
 BEAT_SECONDS = 15.0  # for one beat with all addresses
@@ -20,6 +22,15 @@ QUIET_SECONDS = 60.0  # what is wrong is logged, and refused values are looked f
 PROVISION = "python -m execute_engine.zabbix provision"
 
 log = logging.getLogger(__name__)
+
+
+def changed(lifeline: Lifeline, config: Config, service: str) -> Config | None:
+    """The configuration after a reload that changed what is sent, where to or when; else None. Never blocks."""
+    if not lifeline.must_reload():
+        return None
+    fresh = reload.follow(config, service)
+    is_the_same = (fresh.zabbix, fresh.intervals.zabbix) == (config.zabbix, config.intervals.zabbix)
+    return None if is_the_same else fresh
 
 
 class Watch:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from contract import __version__, reload, signals
+from contract import __version__, heartbeat, signals
 from contract import config as configuration
 from contract.config import Config, DistributeSettings
 from contract.database import Database, now
@@ -57,11 +57,9 @@ def _beat(config: Config, lifeline: Lifeline, caught: Caught, folder: Path) -> C
 
     while not caught.take():
         lifeline.alive()
-        if lifeline.must_reload():
-            fresh = reload.follow(config, configuration.DISTRIBUTE)
-            if (fresh.zabbix, fresh.intervals.zabbix) != (config.zabbix, config.intervals.zabbix):
-                sight.close()
-                return fresh
+        if (fresh := heartbeat.changed(lifeline, config, configuration.DISTRIBUTE)) is not None:
+            sight.close()
+            return fresh
         if (delivery := courier.delivery()) is not None:
             debt.paid(delivery.taken)
             lifeline.status("; ".join(filter(None, (sight.problem, courier.problem))) or "sends to Zabbix")

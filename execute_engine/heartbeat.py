@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from contract import __version__, processes, reload, signals
+from contract import __version__, heartbeat, processes, signals
 from contract import config as configuration
 from contract.config import Config
 from contract.heartbeat import Courier, Debt, Watch
@@ -38,10 +38,8 @@ def _beat(config: Config, lifeline: Lifeline, stop_signals: Stops, debt: Debt) -
     patience_seconds = max(2 * interval_seconds, LEAST_PATIENCE_SECONDS)
     while not stop_signals.wait(min(WATCH_SECONDS, interval_seconds)):
         lifeline.alive()
-        if lifeline.must_reload():
-            fresh = reload.follow(config, configuration.ENGINE)
-            if (fresh.zabbix, fresh.intervals.zabbix) != (config.zabbix, interval_seconds):
-                return fresh
+        if (fresh := heartbeat.changed(lifeline, config, configuration.ENGINE)) is not None:
+            return fresh
         moment = time.monotonic()
         found = progress.read(state_dir)
         watch.look(found and (found.incarnation, found.counter), moment)

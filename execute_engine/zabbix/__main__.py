@@ -53,7 +53,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 def _provision(given: argparse.Namespace) -> int:
     try:
-        config = configuration.load(given.config, "execute_engine")
+        config = configuration.load(given.config, configuration.ENGINE)
         host = provisioning.Host(config.zabbix.host, TEMPLATES[given.runs], config.intervals.zabbix)
         for done, what in provisioning.provision(_api(given), host):
             print(f"{done:9} {what}", flush=True)
