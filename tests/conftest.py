@@ -7,6 +7,7 @@ Servers, one each for the whole run, those that the run needs started side by si
     git_server         tests.servers.git.GitServer on the fleet: .create(name, files), .ssh_url(name), .https_url(name)
     zabbix             tests.servers.zabbix.Zabbix: .url, .trapper_port, .api() as administrator
                        (these two start when they are asked for)
+    serve(answer)      a tests.servers.trapper.TrapperServer that answers so, as many as are asked for
 A test that kills, pauses or fills a server builds one of its own in `server_directory`.
 
 What is fresh for each test:
@@ -37,7 +38,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import pytest
 
@@ -45,12 +46,14 @@ from contract.config import DatabaseSettings
 from contract.database import Database
 from tests.daemons import Backend, Services
 from tests.servers import mariadb as mariadb_server
+from tests.servers.fixtures import while_started
 from tests.servers.fleet import Fleet
 from tests.servers.git import GitServer
 from tests.servers.kafka import KafkaCluster
 from tests.servers.link import Link
 from tests.servers.mariadb import MariaDB
 from tests.servers.process import ServerMissing
+from tests.servers.trapper import Answer, Serve, TrapperServer
 from tests.servers.zabbix import Zabbix
 
 Server = MariaDB | KafkaCluster | Fleet
@@ -61,7 +64,6 @@ BACKENDS = {  # the servers of each
     "sqlite and kafka": frozenset(("kafka",)),
     "mariadb alone": frozenset(("mariadb",)),
 }
-T = TypeVar("T", GitServer, Zabbix)
 NEEDED = pytest.StashKey[set[str]]()
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
@@ -182,23 +184,26 @@ def fleet(servers: dict[str, Future[Server]]) -> Fleet:
 @pytest.fixture(scope="session")
 def git_server(fleet: Fleet) -> Iterator[GitServer]:
     with tempfile.TemporaryDirectory(prefix="ee-", ignore_cleanup_errors=True) as directory:
-        yield from _while_started(GitServer(Path(directory), fleet))
+        yield from while_started(GitServer(Path(directory), fleet))
 
 
 @pytest.fixture(scope="session")
 def zabbix() -> Iterator[Zabbix]:
     with tempfile.TemporaryDirectory(prefix="ee-", ignore_cleanup_errors=True) as directory:
-        yield from _while_started(Zabbix(Path(directory)))
+        yield from while_started(Zabbix(Path(directory)))
 
 
-def _while_started(server: T) -> Iterator[T]:
-    try:
-        server.start()
-        yield server
-    except ServerMissing as exc:
-        pytest.skip(str(exc))
-    finally:
-        server.stop()
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    made: list[TrapperServer] = []
+
+    def serve(answer: Answer) -> TrapperServer:
+        made.append(TrapperServer(answer))
+        return made[-1]
+
+    yield serve
+    for server in made:
+        server.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -12,22 +11,7 @@ import sqlalchemy as sa
 from tests.daemons import Services
 from tests.servers.fleet import Fleet
 from tests.servers.process import wait_for
-from tests.servers.trapper import Answer, TrapperServer, drips, hangs, takes
-
-Serve = Callable[[Answer], TrapperServer]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    made: list[TrapperServer] = []
-
-    def serve(answer: Answer) -> TrapperServer:
-        made.append(TrapperServer(answer))
-        return made[-1]
-
-    yield serve
-    for server in made:
-        server.close()
+from tests.servers.trapper import Serve, TrapperServer, drips, hangs, takes
 
 
 def zabbix(*servers: TrapperServer) -> dict[str, dict[str, object]]:

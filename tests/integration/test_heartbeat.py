@@ -18,8 +18,7 @@ from tests.daemons import ROOT
 from tests.servers.process import free_ports, wait_for
 from tests.servers.trapper import (
     SICK,
-    Answer,
-    TrapperServer,
+    Serve,
     Values,
     drips,
     hangs,
@@ -88,21 +87,7 @@ class Engine:
         return code[0]
 
 
-Serve = Callable[[Answer], TrapperServer]
 Start = Callable[..., Engine]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    made: list[TrapperServer] = []
-
-    def serve(answer: Answer) -> TrapperServer:
-        made.append(TrapperServer(answer))
-        return made[-1]
-
-    yield serve
-    for server in made:
-        server.close()
 
 
 @pytest.fixture

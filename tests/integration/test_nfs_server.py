@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.fixtures import while_started
 from tests.servers.nfs import NfsServer
-from tests.servers.process import ServerMissing, program
+from tests.servers.process import program
 
 
 @pytest.fixture
@@ -23,14 +24,7 @@ def share(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(server_directory: Path, share: Path) -> Iterator[NfsServer]:
-    server = NfsServer(server_directory, {"share": share})
-    try:
-        server.start()
-        yield server
-    except ServerMissing as exc:
-        pytest.skip(str(exc))
-    finally:
-        server.stop()
+    yield from while_started(NfsServer(server_directory, {"share": share}))
 
 
 def nfs(command: str, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,9 @@ import pytest
 from contract import project_files
 from distribute.project_tree import Tree
 from tests.project_share import A, B, publish
+from tests.servers.fixtures import while_started
 from tests.servers.nfs import NfsServer
-from tests.servers.process import ServerMissing, program
+from tests.servers.process import program
 
 
 @pytest.fixture
@@ -26,14 +27,7 @@ def tree(tmp_path: Path) -> Tree:
 
 @pytest.fixture
 def server(server_directory: Path, tree: Tree) -> Iterator[NfsServer]:
-    server = NfsServer(server_directory, {"share": tree.files_dir}, as_shipped=True)
-    try:
-        server.start()
-        yield server
-    except ServerMissing as exc:
-        pytest.skip(str(exc))
-    finally:
-        server.stop()
+    yield from while_started(NfsServer(server_directory, {"share": tree.files_dir}, as_shipped=True))
 
 
 def client(server: NfsServer, command: str, path: str, *words: str | Path) -> str:

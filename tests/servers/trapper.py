@@ -61,6 +61,9 @@ class TrapperServer:
             connection.close()
 
 
+Serve = Callable[[Answer], TrapperServer]  # the fixture of conftest.py
+
+
 def _exactly(connection: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:

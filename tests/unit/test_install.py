@@ -23,7 +23,7 @@ def run(folder: Path, lines: str, **variables: str) -> str:
 
 
 def test_a_python_in_somebodys_home_is_not_taken(tmp_path: Path) -> None:
-    for home, seen in (("/home/x/.pyenv/bin/python3.11", False), ("/root/.pyenv/bin/python", False), ("/bin/sh", True)):
+    for home, seen in (("/home/x/python/bin/python3.11", False), ("/root/python/bin/python", False), ("/bin/sh", True)):
         (tmp_path / "python").unlink(missing_ok=True)
         (tmp_path / "python").symlink_to(home)
         lines = f"as_service() {{ :; }}; services_see_python {tmp_path}/python && echo seen || echo hidden"

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from execute_engine import progress
 from execute_engine.progress import Progress, Report
 
@@ -33,5 +35,6 @@ def test_anything_else_is_none(tmp_path: Path) -> None:
         assert progress.read(tmp_path) is None, text
 
 
-def test_a_full_disk_is_logged_and_no_error(tmp_path: Path) -> None:
+def test_a_full_disk_is_logged_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Report(tmp_path / "nowhere", "a").write({})
+    assert "STATE_DIR cannot be written" in caplog.text
