@@ -194,7 +194,6 @@ def test_a_second_engine_of_the_same_id_is_refused_while_the_first_one_lives(ser
     assert services.wait_task(task)["counts"]["success"] == 2
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @CLUSTER
 def test_messages_that_name_no_unit_of_ours_are_logged_committed_and_passed_over(
     services: Services, fleet: Fleet

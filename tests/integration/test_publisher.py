@@ -16,12 +16,9 @@ from contract.config import KafkaSettings
 from contract.message import UnitMessage
 from distribute import publisher
 from distribute.publisher import Outcome, Publisher, client_arguments
-from tests.integration.test_subscription import _collect_dropped_sockets, create, message  # noqa: F401
+from tests.integration.test_subscription import create, message
 from tests.servers.kafka import KafkaCluster
 from tests.servers.process import free_ports, wait_for
-
-# The library drops the sockets of connects that fail; the garbage collector closes them, and says so.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 PARTITIONS = 3
 Start = Callable[[KafkaSettings], Publisher]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,9 +17,6 @@ from execute_engine import subscription
 from execute_engine.subscription import Delivery, Subscription, client_arguments
 from tests.servers.kafka import KafkaCluster
 from tests.servers.process import free_ports, wait_for
-
-# The library drops the sockets of connects that fail; the garbage collector closes them, and says so.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 PATIENCE_SECONDS = 120.0
 Subscribe = Callable[[], Subscription]
@@ -65,14 +60,6 @@ def nothing_comes(tested: Subscription, seconds: float = 1.0) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-@pytest.fixture(autouse=True)
-def _collect_dropped_sockets() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture

@@ -20,15 +20,12 @@ from execute_engine import subscription
 from execute_engine.subscription import Subscription
 from tests.integration.databases import create, rows
 from tests.integration.test_publisher import outcomes_of
-from tests.integration.test_subscription import _collect_dropped_sockets, take  # noqa: F401
+from tests.integration.test_subscription import take
 from tests.servers import kafka as kafka_server
 from tests.servers.certificates import Authority
 from tests.servers.kafka import KafkaCluster
 from tests.servers.mariadb import MariaDB
 from tests.servers.process import wait_for
-
-# The library drops the sockets of connects that fail; the garbage collector closes them, and says so.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 ADDRESS = "127.0.0.1"
 
@@ -172,7 +169,7 @@ def test_a_broker_that_is_not_the_right_one_is_refused_by_both_services(
     }[wrong]
     for client in (Publisher(settings), Subscription(settings, "engine-1", lambda: None)):
         client.start()
-        wait_for(f"{wrong} to be told", partial(told, client, reason), 20)
+        wait_for(f"{wrong} to be told", partial(told, client, reason))
         client.close()
         client.join(30)
         assert not client._thread.is_alive()
