@@ -19,11 +19,11 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.splitter import parse_kv
 from ansible.parsing.vault import VaultSecretsContext, get_file_vault_secret
 from ansible.playbook.play import Play
-from ansible.plugins.loader import module_loader
 from ansible.release import __version__
 from ansible.template import Templar, trust_as_template
 from ansible.vars.manager import VariableManager
 
+from execute_engine import payloads, shortcuts
 from execute_engine.callback import Events
 from execute_engine.errors import RunnerError
 from execute_engine.fence import files, lookups
@@ -33,6 +33,7 @@ from execute_engine.job import Job
 
 TARGET_GROUP = "target_hosts"
 NEEDED_PLUGINS = ("connection/ssh", "shell/sh", "become/sudo", "strategy/linear", "strategy/free", "action/normal")
+COMMON_MODULES = ("command", "ping", "setup", "stat", "file", "copy", "service_facts", "systemd", "user", "lineinfile")
 CONNECTIONS = {"asyncssh": "fleet_ssh", "openssh": "ssh"}
 _VAULTED = re.compile(r"^[^#\n]*\$ANSIBLE_VAULT;", re.MULTILINE)
 
@@ -40,8 +41,8 @@ _VAULTED = re.compile(r"^[^#\n]*\$ANSIBLE_VAULT;", re.MULTILINE)
 def warm_up() -> None:
     """Use once what is slow only the first time."""
     Templar(loader=None, variables={"one": 1}).template(trust_as_template("{{ one | string }}"))
-    for name in ("command", "shell", "setup", "ping", "file", "copy", "stat"):
-        module_loader.find_plugin_with_context(name)
+    payloads.build(COMMON_MODULES)
+    shortcuts.install()
 
 
 class Plays:
@@ -152,6 +153,7 @@ def _hide_results(entries: list[Any]) -> None:
 
 def _surround_run(job: Job, scratch: Path) -> None:
     constants.DEFAULT_LOCAL_TMP = str(scratch)
+    payloads.offer(scratch)
     constants.DEFAULT_ROLES_PATH = []  # only those beside the playbook
     os.chdir(scratch)  # what Ansible looks for in the working directory is not there
     become = job.become is not False if job.type == "adhoc" else bool(job.become)

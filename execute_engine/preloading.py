@@ -13,7 +13,6 @@ from execute_engine.errors import RunnerError
 _HERE = Path(__file__).parent
 CONFIGURATION = _HERE / "ansible.cfg"
 CONNECTION_PLUGINS = _HERE / "plugins" / "connection"
-COMMON_MODULES = ("command", "ping", "setup", "stat", "file", "copy", "service_facts", "lineinfile")
 
 
 def surround() -> Path:

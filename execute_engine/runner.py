@@ -7,6 +7,7 @@ preload() runs once in the launcher, main() in each fork. The modules below it:
     outcome     how a host's tasks become its result    output     texts cut and masked
     report      events to the consumer                  ending     the guard's order to end
     ssh, openssh  the connections                       scratch    the runner's private directory
+    payloads    modules, built before the fork          shortcuts  done once, not for every host
     fence       what keeps a client's text off the engine
 """
 

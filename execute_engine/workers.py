@@ -1,4 +1,4 @@
-"""Ansible's workers as threads of one process: the one module that reaches into ansible-core's insides.
+"""Ansible's workers as threads of one process: the module that reaches deepest into ansible-core's insides.
 
 A strategy starts a WorkerProcess for each host and task. Here Thread takes its place: it runs the same TaskExecutor,
 on a copy of the task, and puts the same result into the same queue. What a fork gave for nothing is done by hand:

@@ -1,0 +1,79 @@
+"""What Ansible does again for every host although the answer is the same, done once.
+
+- Each result's facts are compared with the names of all connection plugins, for which Ansible lists five folders: 4% of
+  what a host of a shell task costs. No loader is given another folder once Ansible is loaded (fence).
+- A module with its arguments is put together for each host: 10%. It depends on few variables besides the arguments:
+  where none of those that may differ from host to host is there, what was put together for one host goes to all.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ansible.plugins import action
+from ansible.plugins.loader import PluginLoader
+
+KEPT_MODULES = 32  # with their arguments; 130 KB each
+_INTERPRETER = "ansible_python_interpreter"
+_VARIABLES = (  # that module_common reads besides the interpreter
+    "ansible_python_module_rlimit_nofile",
+    "ansible_syslog_facility",
+    "_ansible_ansiballz_coverage_config",
+    "_ansible_ansiballz_debugpy_config",
+    "_ansible_ansiballz_pydevd_config",
+)
+
+
+def install() -> None:
+    """In this process and its forks, for good; when all folders of plugins are known."""
+    PluginLoader.all = _paths_once(PluginLoader.all)
+    action.modify_module = _modules_once(action.modify_module)
+
+
+def _paths_once(find: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    paths: dict[int, list[str]] = {}
+
+    @functools.wraps(find)
+    def wrapper(self: PluginLoader, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        if args or kwargs != {"path_only": True}:
+            return find(self, *args, **kwargs)
+        if id(self) not in paths:
+            paths[id(self)] = list(find(self, **kwargs))
+        return iter(paths[id(self)])
+
+    return wrapper
+
+
+def _modules_once(modify: Callable[..., Any]) -> Callable[..., Any]:
+    built: OrderedDict[bytes, Any] = OrderedDict()
+    lock = threading.Lock()
+
+    @functools.wraps(modify)
+    def wrapper(*, module_path: str, module_args: Any, task_vars: Mapping[str, Any], **others: Any) -> Any:
+        everything = {"module_path": module_path, "module_args": module_args, "task_vars": task_vars, **others}
+        interpreter = task_vars.get(_INTERPRETER)
+        if not _is_path(interpreter) or others.get("remote_is_local") or any(map(task_vars.__contains__, _VARIABLES)):
+            return modify(**everything)
+        known_by = (module_path, others.get("module_name"), others.get("module_compression"), interpreter, module_args)
+        try:
+            key = pickle.dumps(known_by)  # tags that Ansible puts on values included, which == would not see
+        except Exception:  # noqa: BLE001 - what cannot be pickled; Ansible has its own word for it
+            return modify(**everything)
+        with lock:
+            if key not in built:
+                built[key] = modify(**everything)
+                if len(built) > KEPT_MODULES:
+                    built.popitem(last=False)
+            return built[key]
+
+    return wrapper
+
+
+def _is_path(interpreter: object) -> bool:
+    """Neither a template nor a wish to have it found out."""
+    return isinstance(interpreter, str) and interpreter.startswith("/") and "{" not in interpreter

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from execute_engine import shortcuts
+from execute_engine.shortcuts import KEPT_MODULES
+
+PATH = "/site-packages/ansible/modules/command.py"
+VARIABLES = {"ansible_python_interpreter": "/usr/bin/python3", "inventory_hostname": "a"}
+
+
+class Modify:
+    """In place of Ansible's function: a new object for each call."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, **given: Any) -> object:
+        self.calls += 1
+        return object()
+
+
+@pytest.fixture
+def modify() -> Modify:
+    return Modify()
+
+
+@pytest.fixture
+def build(modify: Modify) -> Callable[..., object]:
+    once = shortcuts._modules_once(modify)
+
+    def call(task_vars: dict[str, Any] = VARIABLES, path: str = PATH, **args: Any) -> object:
+        return once(module_name="command", module_path=path, module_args=args, task_vars=task_vars, templar=object())
+
+    return call
+
+
+def test_a_module_is_built_once_for_all_hosts_with_the_same_arguments(build: Callable[..., object]) -> None:
+    first = build(_raw_params="id")
+    assert build({**VARIABLES, "inventory_hostname": "b"}, _raw_params="id") is first
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"_raw_params": "id -u"},
+        {"_raw_params": "id", "chdir": "/"},
+        {"path": "/site-packages/ansible/modules/shell.py", "_raw_params": "id"},
+        {"task_vars": {"ansible_python_interpreter": "/usr/bin/python4"}, "_raw_params": "id"},
+    ],
+)
+def test_what_makes_another_payload_is_built_anew(build: Callable[..., object], other: dict[str, Any]) -> None:
+    first = build(_raw_params="id")
+    assert build(**other) is not first
+    assert build(_raw_params="id") is first
+
+
+@pytest.mark.parametrize(
+    "task_vars",
+    [
+        {"ansible_python_interpreter": "auto"},
+        {"ansible_python_interpreter": "/opt/{{ version }}/python"},
+        {"inventory_hostname": "a"},
+        {**VARIABLES, "ansible_python_module_rlimit_nofile": 100},
+        {**VARIABLES, "_ansible_ansiballz_debugpy_config": {}},
+    ],
+)
+def test_what_may_differ_from_host_to_host_is_built_for_each(
+    build: Callable[..., object], modify: Modify, task_vars: dict[str, Any]
+) -> None:
+    build(task_vars, _raw_params="id")
+    build(task_vars, _raw_params="id")
+    assert modify.calls == 2
+
+
+def test_the_oldest_one_is_forgotten(build: Callable[..., object], modify: Modify) -> None:
+    for number in range(KEPT_MODULES + 1):
+        build(_raw_params=str(number))
+    build(_raw_params=str(KEPT_MODULES))
+    assert modify.calls == KEPT_MODULES + 1
+    build(_raw_params="0")
+    assert modify.calls == KEPT_MODULES + 2
+
+
+def test_arguments_that_cannot_be_compared_are_left_to_ansible(build: Callable[..., object], modify: Modify) -> None:
+    build(_raw_params=lambda: None)
+    assert modify.calls == 1
+
+
+def test_plugin_folders_are_listed_once() -> None:
+    listed = []
+
+    class Loader:
+        def all(self, **kwargs: Any) -> Any:
+            listed.append(kwargs)
+            yield "a.py"
+
+    Loader.all = shortcuts._paths_once(Loader.all)  # type: ignore[method-assign]
+    connections, lookups = Loader(), Loader()
+    assert [list(connections.all(path_only=True)) for _ in range(2)] == [["a.py"], ["a.py"]]
+    assert len(listed) == 1
+    list(lookups.all(path_only=True))
+    list(connections.all(class_only=True))
+    assert len(listed) == 3
