@@ -34,7 +34,10 @@ def key_file(folder: Path) -> Path:
 
 
 def new_key(path: Path) -> None:
-    """Make the key file. Raises SecretError when there is one already: what it encrypted would be lost."""
+    """Make the key file; one that root makes belongs to the folder's owner.
+
+    Raises SecretError when there is one already: what it encrypted would be lost.
+    """
     from cryptography.fernet import Fernet
 
     try:
@@ -44,6 +47,9 @@ def new_key(path: Path) -> None:
     except OSError as exc:
         raise SecretError(f"{path} cannot be made: {exc.strerror}") from exc
     with os.fdopen(descriptor, "wb") as opened:
+        if os.geteuid() == 0:  # in the services' folder it is theirs to read
+            folder = path.parent.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
         opened.write(Fernet.generate_key() + b"\n")
 
 

@@ -170,6 +170,9 @@ def _write(path: Path, tokens: dict[str, Token]) -> None:
                 status = path.stat()
                 os.fchown(descriptor, status.st_uid, status.st_gid)
                 os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+            elif os.geteuid() == 0:  # in the services' folder it is theirs to read
+                folder = path.parent.stat()
+                os.fchown(descriptor, folder.st_uid, folder.st_gid)
             json.dump({"tokens": entries}, opened, indent=2)
             opened.write("\n")
             opened.flush()

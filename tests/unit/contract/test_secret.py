@@ -24,6 +24,13 @@ def command(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_a_key_that_root_makes_is_its_folders_owners(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12346)
+    secret.new_key(key := tmp_path / "of-root.key")
+    assert (key.stat().st_uid, key.stat().st_gid, key.stat().st_mode & 0o777) == (12345, 12346, 0o600)
+
+
 @pytest.mark.parametrize("value", ["päss wörd %#;", "x" * 5000, "enc:nested"])
 def test_what_is_encrypted_can_be_decrypted(key: Path, value: str) -> None:
     encrypted = secret.encrypt(value, key)

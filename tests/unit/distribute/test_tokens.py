@@ -38,6 +38,14 @@ def test_a_token_is_made_once_and_the_file_holds_only_its_sum(file: Path) -> Non
     assert list(file.parent.iterdir()) == [file]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_a_file_that_root_makes_or_changes_is_its_folders_owners(file: Path) -> None:
+    os.chown(file.parent, 12345, 12346)
+    for name in ("first", "second"):
+        _add(file, name)
+        assert (file.stat().st_uid, file.stat().st_gid) == (12345, 12346)
+
+
 def test_a_changed_file_keeps_its_mode(file: Path) -> None:
     _add(file)
     file.chmod(0o640)
