@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 HOST_GROUP = "Execute Engine"
 TEMPLATE_GROUP = "Templates/Execute Engine"
 SILENCE, FULL, GROWS = "{$EXEC.SILENCE}", "{$EXEC.FULL.PERIOD}", "{$EXEC.SPOOL.PERIOD}"
+SHARE = "{$EXEC.SHARE}"
 DEFAULT_BEAT_SECONDS = 30
 SHORTEST_SILENCE_SECONDS = 30  # Zabbix looks for missing values every 30 s
 
@@ -122,7 +123,7 @@ ENGINE = Template(
                 "WARNING",
                 "For 10 minutes there was hardly a free slot: tasks wait. Add engines or raise SLOTS; where the oldest"
                 " running host grows too, hung hosts hold the slots until their deadlines."),
-        Trigger("Engine: share is not seen", _twice("exec.engine.share", "eq"), "AVERAGE",
+        Trigger("Engine: share is not seen", f"{_twice('exec.engine.share', 'eq')} and {SHARE}=1", "AVERAGE",
                 "FILES_DIR does not answer: tasks that need project files go to other engines. Look at the mount"
                 " (systemctl status mnt.mount) and the NFS server."),
         Trigger("Engine: database is away", _twice("exec.engine.database", "eq"), "HIGH",
@@ -151,6 +152,7 @@ ENGINE = Template(
         Macro(FULL, "10m", "After so long without room it is worth a look."),
         Macro("{$EXEC.FULL.PERCENT}", "90", "With so many of its slots in use an engine counts as full."),
         Macro(GROWS, "5m", "A spool that grows for so long does not empty by itself."),
+        Macro(SHARE, "1", "Whether its tasks need project files. 0 on the host of an engine that has no share."),
         Macro("{$EXEC.TIMEOUTS.PERIOD}", "15m", "The time over which timeouts are counted."),
         Macro("{$EXEC.TIMEOUTS.PERCENT}", "5", "Of the finished hosts."),
     ),
