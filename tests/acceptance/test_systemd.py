@@ -345,6 +345,18 @@ def test_after_a_power_cut_both_come_back_and_units_go_as_promised(
     assert installed.wait_task(again)["counts"]["success"] == 1
 
 
+def test_a_reboot_drains_first_and_both_come_back(installed: Installed, box: SystemdBox, fleet: Fleet) -> None:
+    """As for a new kernel, and unlike a power cut: what runs ends first, and no host is lost."""
+    task_id = installed.submit_adhoc(fleet.hosts(count=2), "sleep 8; echo done")
+    installed.wait_running(task_id, 2)
+    box.reboot()
+    installed.wait_until_well()
+    assert installed.wait_task(task_id)["counts"]["success"] == 2
+    assert installed.each(task_id, "stdout") == ["done", "done"]
+    after = installed.submit_adhoc(fleet.hosts(count=1), "echo hi")
+    assert installed.wait_task(after)["counts"]["success"] == 1
+
+
 def test_an_upgrade_drains_and_keeps_the_configuration(installed: Installed, box: SystemdBox, fleet: Fleet) -> None:
     config = box.run("cat", f"{PREFIX}/conf/server.conf")
     box.run("sh", "-c", f"echo '# newer' >>{RELEASE}/execute_engine/__main__.py; touch {PREFIX}/of-the-operator")

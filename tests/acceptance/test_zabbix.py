@@ -111,8 +111,7 @@ def _shows(zabbix: Zabbix, *problems: set[str]) -> bool:
 def _look(zabbix: Zabbix, picture: Path | None) -> None:
     """At the dashboard, in a browser."""
     zabbix.open_to_guests(items.HOST_GROUP)
-    found = zabbix.api().dashboard.get(filter={"name": [provisioning.DASHBOARD]}, output=["dashboardid"])
-    path = f"zabbix.php?action=dashboard.view&kiosk=1&from=now-5m&to=now&dashboardid={found[0]['dashboardid']}"
+    path = zabbix.dashboard(provisioning.DASHBOARD)
     page = zabbix.page(path)
     for graph in provisioning.GRAPHS:
         assert graph.name in page

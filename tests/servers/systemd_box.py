@@ -56,6 +56,12 @@ class SystemdBox:
         os.kill(former, signal.SIGKILL)
         self._wait_for_boot(former)
 
+    def reboot(self) -> None:
+        """Its services are stopped in order, each for as long as it takes; it boots again. Blocks until it has."""
+        former = self.pid
+        self.run("systemctl", "reboot")
+        self._wait_for_boot(former)
+
     @property
     def pid(self) -> int:
         """Of its process 1, as this machine counts."""

@@ -135,6 +135,11 @@ class Zabbix:
         api.user.update(userid=guest["userid"], usrgrps=[{"usrgrpid": groups["Guests"]}])
         api.usergroup.update(usrgrpid=groups["Guests"], rights=[{"id": group["groupid"], "permission": 2}])
 
+    def dashboard(self, name: str) -> str:
+        """The path of its page, which shows the last five minutes."""
+        (found,) = self.api().dashboard.get(filter={"name": [name]}, output=["dashboardid"])
+        return f"zabbix.php?action=dashboard.view&kiosk=1&from=now-5m&to=now&dashboardid={found['dashboardid']}"
+
     def page(self, path: str) -> str:
         """The HTML of a page that needs no login, after its scripts have drawn it in a browser."""
         return self._browse(path, "--dump-dom").stdout
