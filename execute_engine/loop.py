@@ -386,9 +386,8 @@ class Loop:
         }
         if parts.subscription is None:
             return known | {"kafka": NO_KAFKA, "claim_lag": 0}
-        lag = parts.subscription.lag
-        known["kafka"] = int(parts.subscription.problem() is None)
-        return known if lag is None else known | {"claim_lag": lag}
+        measured = {"kafka": parts.subscription.answers, "claim_lag": parts.subscription.lag}
+        return known | {name: int(value) for name, value in measured.items() if value is not None}
 
     def _totals(self) -> dict[str, int]:
         results = self._running.results

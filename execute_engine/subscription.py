@@ -64,6 +64,7 @@ class Subscription:
         self._out: Delivery | None = None
         self._closing = threading.Event()
         self._away_since: float | None = time.monotonic()
+        self._joining = False
         self._trouble = KafkaTrouble()
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
         self._turned_at = time.monotonic()
@@ -85,12 +86,20 @@ class Subscription:
         self._done.put(delivery)
 
     def problem(self) -> str | None:
-        """One sentence while Kafka does not answer; None when all is well."""
+        """One sentence while Kafka does not answer, or its group does not let us in; None when all is well."""
         since = self._away_since
         if since is None:
             return None
+        awaited = f"Kafka's group {self._settings.group_id}, broker" if self._joining else "Kafka"
         brokers = ",".join(self._settings.bootstrap_servers)
-        return self._trouble.after(f"waiting for Kafka {brokers} for {span.words(time.monotonic() - since)}")
+        return self._trouble.after(f"waiting for {awaited} {brokers} for {span.words(time.monotonic() - since)}")
+
+    @property
+    def answers(self) -> bool | None:
+        """Whether Kafka does. None: a broker did, and the group still waits for others, such as one that was killed."""
+        if self._away_since is None:
+            return True
+        return None if self._joining else False
 
     @property
     def lag(self) -> int | None:
@@ -121,9 +130,11 @@ class Subscription:
                 self._mark_away(self._trouble.after(f"{type(exc).__name__}: {exc}"))
                 self._closing.wait(RETRY_SECONDS)
                 continue
+            self._joining = True
             try:
                 self._consume(consumer)
             except Exception as exc:  # noqa: BLE001 - whatever befalls the client, a new one may do better
+                self._joining = False
                 self._mark_away(f"{type(exc).__name__}: {exc}")
                 self._closing.wait(RETRY_SECONDS)
             finally:
@@ -236,7 +247,7 @@ class Subscription:
             self._mark_away(f"no answer to a heartbeat for {silence:.0f} s", time.monotonic() - silence)
         elif self._away_since is not None and (answered_before < SILENCE_SECONDS or consumer.assignment()):
             log.info("subscribed", extra={"topic": self._settings.topic, "partitions": len(consumer.assignment())})
-            self._away_since = None
+            self._away_since, self._joining = None, False
 
     def _mark_away(self, error: str, since: float | None = None) -> None:
         if self._away_since is None:

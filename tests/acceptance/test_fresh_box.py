@@ -159,11 +159,13 @@ def test_a_fresh_box_becomes_a_green_engine_and_each_fault_shows_as_what_it_is(
     own_kafka.start_broker(BROKER)
     expect_no_problem(zabbix)
 
-    os.kill(consumer(box), signal.SIGSTOP)
+    of_kafka = len(zabbix.history(HOST, "exec.engine.kafka"))
+    os.kill(hung := consumer(box), signal.SIGSTOP)
     expect_problem(zabbix, STUCK)
-    expect_a_new_consumer_after_a_kill(box, zabbix)  # of the one that hangs
+    os.kill(hung, signal.SIGKILL)  # as its supervisor would do after 30 s
     expect_no_problem(zabbix)
-    expect_a_new_consumer_after_a_kill(box, zabbix)  # of one that is well
+    os.kill(killed := consumer(box), signal.SIGKILL)
+    expect_another_consumer(box, zabbix, killed)
 
     box.run("systemctl", "stop", ENGINE)
     expect_problem(zabbix, NO_PING)
@@ -175,6 +177,9 @@ def test_a_fresh_box_becomes_a_green_engine_and_each_fault_shows_as_what_it_is(
     expect_no_problem(zabbix)
     after = operator.wait_task(operator.submit_adhoc(fleet.hosts(count=3)))
     assert after["counts"]["success"] == 3, after
+    assert (
+        "0" not in zabbix.history(HOST, "exec.engine.kafka")[of_kafka:]
+    )  # its group waits for the killed ones: no more
 
 
 def expect_green(zabbix: Zabbix) -> None:
@@ -217,10 +222,9 @@ def consumer(box: SystemdBox) -> int:
     return pid
 
 
-def expect_a_new_consumer_after_a_kill(box: SystemdBox, zabbix: Zabbix) -> None:
-    """That is no problem: its supervisor starts another, which pings."""
-    killed = consumer(box)
-    os.kill(killed, signal.SIGKILL)
+def expect_another_consumer(box: SystemdBox, zabbix: Zabbix, killed: int) -> None:
+    """One that was killed is no problem: its supervisor starts another, which pings."""
     wait_for("another consumer", lambda: box.processes(ENGINE, "execute-engine: consumer").keys() - {killed})
     pings = len(zabbix.history(HOST, "exec.engine.ping"))
     wait_for("pings", lambda: len(zabbix.history(HOST, "exec.engine.ping")) >= pings + 3)
+    expect_no_problem(zabbix)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,17 @@ from tests.servers.kafka import KafkaCluster
 from tests.servers.process import free_ports, wait_for
 
 PATIENCE_SECONDS = 120.0
+MEMBER = """
+import sys
+from kafka import KafkaConsumer
+member = KafkaConsumer(sys.argv[2], bootstrap_servers=sys.argv[1], group_id=sys.argv[2])
+told = False
+while True:
+    member.poll(100)
+    if member.assignment() and not told:
+        told = True
+        print("in", flush=True)
+"""
 Subscribe = Callable[[], Subscription]
 
 
@@ -210,6 +223,25 @@ def test_two_engines_share_the_partitions_and_one_takes_over_from_the_other(
     wait_for("both partitions' messages", both_seen, PATIENCE_SECONDS)
 
 
+def test_while_the_group_waits_for_a_member_that_was_killed_kafka_is_not_away(
+    kafka: KafkaCluster, settings: KafkaSettings, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "SILENCE_SECONDS", 1.0)
+    create(kafka.bootstrap, settings.topic)
+    command = [sys.executable, "-c", MEMBER, kafka.bootstrap, settings.topic]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as member:
+        assert member.stdout
+        assert member.stdout.readline() == "in\n"
+        member.kill()
+    tested = subscribe()
+    group = f"waiting for Kafka's group {settings.group_id}, broker {kafka.bootstrap} for "
+    wait_for("it to join", lambda: (tested.problem() or "").startswith(group))
+    deadline = time.monotonic() + 4  # the group waits for 30 s and more
+    while time.monotonic() < deadline:
+        assert tested.answers is None
+        time.sleep(0.1)
+
+
 def test_a_message_whose_partition_went_elsewhere_is_not_committed_by_the_former_holder(
     kafka: KafkaCluster, settings: KafkaSettings, subscribe: Subscribe
 ) -> None:
@@ -238,6 +270,7 @@ def test_without_a_broker_it_says_so_lets_nobody_wait_and_leaves_no_threads(monk
     begun = time.monotonic()
     tested.start()
     assert tested.take() is None
+    assert tested.answers is False
     problem = tested.problem()
     assert problem is not None
     assert problem.startswith(f"waiting for Kafka 127.0.0.1:{port} for ")
