@@ -20,6 +20,7 @@ RELEASE = "/srv/release"  # in the box: the checkout that is installed from
 PREFIX = "/app/execute-engine"
 STATE = "/var/lib/execute-engine"
 ENGINE, DISTRIBUTE = "execute-engine", "distribute"
+INSTALL_SECONDS = 900.0  # a hundred packages, on a machine that has other things to do
 NOT_SHIPPED = shutil.ignore_patterns(
     ".venv", ".git", "data", "__pycache__", ".*_cache", ".hypothesis", "tokens", "*.key"
 )
@@ -58,7 +59,7 @@ class Installed(Client):
         os.chown(file, owner.st_uid, owner.st_gid)
 
     def install(self, *arguments: str, script: str = f"{RELEASE}/script/install") -> str:
-        return self.box.run(script, *arguments)
+        return self.box.run(script, *arguments, seconds=INSTALL_SECONDS)
 
     def start(self, *services: str) -> None:
         """Blocks until distribute answers, if it is one of them, and the engine is seen by it."""
