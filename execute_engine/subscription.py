@@ -64,7 +64,7 @@ class Subscription:
         self._out: Delivery | None = None
         self._closing = threading.Event()
         self._away_since: float | None = time.monotonic()
-        self._joining = False
+        self._tried = self._joining = False
         self._trouble = KafkaTrouble()
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
         self._turned_at = time.monotonic()
@@ -96,10 +96,10 @@ class Subscription:
 
     @property
     def answers(self) -> bool | None:
-        """Whether Kafka does. None: a broker did, and the group still waits for others, such as one that was killed."""
+        """Whether Kafka does. None: not known yet; or a broker did, and the group waits for one that was killed."""
         if self._away_since is None:
             return True
-        return None if self._joining else False
+        return False if self._tried and not self._joining else None
 
     @property
     def lag(self) -> int | None:
@@ -127,10 +127,11 @@ class Subscription:
             try:
                 consumer = self._build()
             except (KafkaError, OSError, ValueError) as exc:
+                self._tried = True
                 self._mark_away(self._trouble.after(f"{type(exc).__name__}: {exc}"))
                 self._closing.wait(RETRY_SECONDS)
                 continue
-            self._joining = True
+            self._tried = self._joining = True
             try:
                 self._consume(consumer)
             except Exception as exc:  # noqa: BLE001 - whatever befalls the client, a new one may do better

@@ -270,7 +270,7 @@ def test_without_a_broker_it_says_so_lets_nobody_wait_and_leaves_no_threads(monk
     begun = time.monotonic()
     tested.start()
     assert tested.take() is None
-    assert tested.answers is False
+    wait_for("it to be known", lambda: tested.answers is False, PATIENCE_SECONDS)
     problem = tested.problem()
     assert problem is not None
     assert problem.startswith(f"waiting for Kafka 127.0.0.1:{port} for ")
