@@ -118,8 +118,8 @@ class KeptChild:
                 message = connection.recv(4096)
             except BlockingIOError:
                 return True
-            except ConnectionError:
-                return False
+            except ConnectionResetError:  # it went with words of ours unread; told once, and its own are there still
+                continue
             if not message:
                 return False
             self._heard_at = time.monotonic()
@@ -130,9 +130,16 @@ class KeptChild:
 
     def have_read_again(self) -> None:
         """Tell it that the configuration has changed; it looks at its next turn."""
+        self._tell(supervised.RELOAD)
+
+    def tell_restarts(self, run: str, number: int) -> None:
+        """Tell it how many children were started again in this run of the supervisor."""
+        self._tell(supervised.RESTARTS + f"{run} {number}".encode())
+
+    def _tell(self, message: bytes) -> None:
         if self._lifeline is not None:
-            with contextlib.suppress(OSError):  # gone; or full, of the same word
-                self._lifeline.send(supervised.RELOAD, socket.MSG_NOSIGNAL)
+            with contextlib.suppress(OSError):  # gone; or full, of words that say no less
+                self._lifeline.send(message, socket.MSG_NOSIGNAL)
 
     def leave_to(self, successor: Child | None) -> None:
         """End it, and have the other one started in its place, or nothing."""

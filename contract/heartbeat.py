@@ -65,7 +65,7 @@ class Watch:
 class Debt:
     """What was counted and Zabbix has not taken: a beat that fails loses nothing, nor does a restart of either side.
 
-    The file keeps it over a restart of the heartbeat.
+    The file keeps it over a restart of the heartbeat, as it was at the last paid() or keep().
     """
 
     def __init__(self, file: Path) -> None:
@@ -94,6 +94,10 @@ class Debt:
         for key, value in values.items():
             if key in self._owed and isinstance(value, int):
                 self._owed[key] -= value
+        self.keep()
+
+    def keep(self) -> None:
+        """For who comes after this process."""
         fresh = self._file.with_suffix(".new")
         with suppress(OSError):  # then it is known until this process ends
             fresh.write_text(json.dumps({"run": self._run, "seen": self._seen, "owed": self._owed}))

@@ -15,7 +15,8 @@ VARIABLE = "EXECUTE_ENGINE_SUPERVISOR_FD"
 ALIVE = b"alive"
 READY = b"ready"
 STATUS = b"status "
-RELOAD = b"reload"  # the only word in the other direction
+RELOAD = b"reload"  # the words in the other direction: this one,
+RESTARTS = b"restarts "  # and this one, with the supervisor's run and how many children it has started again in it
 MAX_STATUS_BYTES = 400
 _BEAT_SECONDS = 1.0
 
@@ -33,6 +34,8 @@ class Lifeline:
         self._next_beat = 0.0
         self._ready = False
         self._unsent: dict[bytes, bytes] = {}  # what must arrive though the supervisor did not read for a while
+        self._must_reload = False
+        self._restarts: tuple[str, int] | None = None
 
     @classmethod
     def from_environment(cls) -> Lifeline:
@@ -78,12 +81,28 @@ class Lifeline:
 
     def must_reload(self) -> bool:
         """The supervisor has read the configuration again since the last call: do the same. For the main loop."""
-        asked = False
-        if self._connection is not None:
-            with contextlib.suppress(OSError):  # there is nothing more to read
-                while message := self._connection.recv(100):
-                    asked = asked or message == RELOAD
+        self._listen()
+        asked, self._must_reload = self._must_reload, False
         return asked
+
+    def restarts(self) -> tuple[str, int] | None:
+        """How often the supervisor has started a child again because it had ended, and of which run that is the count.
+
+        It begins at 0 with each run. None: the supervisor has not said it yet.
+        """
+        self._listen()
+        return self._restarts
+
+    def _listen(self) -> None:
+        if self._connection is None:
+            return
+        with contextlib.suppress(OSError):  # there is nothing more to read
+            while message := self._connection.recv(100):
+                if message == RELOAD:
+                    self._must_reload = True
+                elif message.startswith(RESTARTS):
+                    run, number = message.removeprefix(RESTARTS).decode().split()
+                    self._restarts = run, int(number)
 
     def _queue(self, kind: bytes, message: bytes) -> None:
         self._unsent[kind] = message

@@ -6,6 +6,7 @@ import logging
 import selectors
 import signal
 import time
+import uuid
 from collections.abc import Callable, Sequence
 
 from contract import notify, processes, reload, signals
@@ -45,6 +46,8 @@ class Supervisor:
         self._told_status = ""
         self._reload_problem = ""
         self._next_watchdog = time.monotonic()
+        self._run = uuid.uuid4().hex  # so that who counts the restarts knows a count that begins anew
+        self._restarts = 0
 
     def run(self) -> int:
         """Keep the children until SIGTERM or SIGINT; returns the exit code of the service.
@@ -73,6 +76,7 @@ class Supervisor:
         for kept in self._children:
             if kept.start_at is not None and kept.start_at <= now and (lifeline := kept.start()) is not None:
                 self._selector.register(lifeline, selectors.EVENT_READ, (kept, lifeline))
+                kept.tell_restarts(self._run, self._restarts)
 
     def _wait_and_hear(self) -> None:
         """Wait for a signal, for a child's word, or for the next moment at which something is due."""
@@ -168,6 +172,9 @@ class Supervisor:
                 self._stop(ConfigError.EXIT_CODE)
             else:
                 kept.start_again()
+                self._restarts += 1
+                for each in self._children:
+                    each.tell_restarts(self._run, self._restarts)
 
     def _kill_those_due(self) -> None:
         now = time.monotonic()

@@ -25,14 +25,20 @@ def main(config: Config, lifeline: Lifeline) -> int:
     processes.set_title("execute-engine: heartbeat")
     with signals.caught(*stops.SIGNALS) as caught:
         lifeline.ready()
-        stop_signals, debt, wanted = Stops(caught), Debt(config.engine.state_dir / "heartbeat"), config
-        while (changed := _beat(wanted, lifeline, stop_signals, debt)) is not None:
+        stop_signals, state_dir, wanted = Stops(caught), config.engine.state_dir, config
+        results, restarts = Debt(state_dir / "heartbeat"), Debt(state_dir / "restarts")
+        while (changed := _beat(wanted, lifeline, stop_signals, results, restarts)) is not None:
             wanted = changed
+        for debt in (results, restarts):
+            debt.keep()
     return 0
 
 
-def _beat(config: Config, lifeline: Lifeline, stop_signals: Stops, debt: Debt) -> Config | None:
-    """Until a stop signal comes: None; or until a reload changes what is sent, where to or when: with that one then."""
+def _beat(config: Config, lifeline: Lifeline, stop_signals: Stops, results: Debt, restarts: Debt) -> Config | None:
+    """Until a stop signal comes: None; or until a reload changes what is sent, where to or when: with that one then.
+
+    results are counted by the consumer, restarts of it and of this process by the supervisor.
+    """
     interval_seconds, state_dir = config.intervals.zabbix, config.engine.state_dir
     courier, due, watch = Courier(config.zabbix), Timer(interval_seconds), Watch(2 * interval_seconds)
     patience_seconds = max(2 * interval_seconds, LEAST_PATIENCE_SECONDS)
@@ -44,14 +50,18 @@ def _beat(config: Config, lifeline: Lifeline, stop_signals: Stops, debt: Debt) -
         found = progress.read(state_dir)
         watch.look(found and (found.incarnation, found.counter), moment)
         if found is not None:
-            debt.look(found.incarnation, {KEY.format(name): number for name, number in found.totals.items()})
+            results.look(found.incarnation, {KEY.format(name): number for name, number in found.totals.items()})
+        if (told := lifeline.restarts()) is not None:
+            run, number = told
+            restarts.look(run, {KEY.format("restarts"): number})
         if (delivery := courier.delivery()) is not None:
-            debt.paid(delivery.taken)
+            results.paid(delivery.taken)
+            restarts.paid(delivery.taken)
         if (moves := watch.moves(moment)) is None:  # it is not known yet
             continue
         sight = _look(found if moves else None, patience_seconds)
         if courier.idle and due.due(moment):
-            values = {**_values(config.zabbix.item, sight), **debt.values()}
+            values = {**_values(config.zabbix.item, sight), **results.values(), **restarts.values()}
             courier.send(lambda: values)  # noqa: B023
             lifeline.status("; ".join(filter(None, (sight.stuck, courier.problem))) or "sends to Zabbix")
     return None

@@ -86,6 +86,8 @@ ENGINE = Template(
         Item("exec.engine.alive", "Engine: alive", "Whether pings came of late.", value_map="Yes or no",
              formula=f"count(//exec.engine.ping,{SILENCE})>0"),
         Item("exec.engine.consumer", "Engine: consumer", "Whether the consumer moves.", value_map="Consumer"),
+        Item("exec.engine.restarts", "Engine: restarts",
+             "Consumers and heartbeats that were started again because they had ended, since the beat before."),
         Item("exec.engine.slots", "Engine: slots", "Hosts that it runs at once, at most.", "!hosts"),
         Item("exec.engine.slots_used", "Engine: slots used", "Slots that are taken.", "!hosts"),
         Item("exec.engine.units", "Engine: units running", "Units that it runs.", "!units"),
@@ -117,6 +119,10 @@ ENGINE = Template(
         Trigger("Engine: consumer is stuck", _twice("exec.engine.consumer", "eq"), "HIGH",
                 "The consumer's loop stood still for two intervals. The supervisor ends it after 30 s and starts"
                 " another; where this comes again, see the log, the disk of STATE_DIR, the load of the machine."),
+        Trigger("Engine: children end again and again",
+                "sum(/T/exec.engine.restarts,{$EXEC.RESTARTS.PERIOD})>{$EXEC.RESTARTS.BORNE}", "AVERAGE",
+                "The engine works in between, so its pings go on. The log says what each of them ended with (child"
+                " ended); where it is a signal that nobody here has sent, look at the machine's memory."),
         Trigger("Engine: slots are exhausted",
                 f"min(/T/exec.engine.slots_used,{FULL})>=last(/T/exec.engine.slots)*{{$EXEC.FULL.PERCENT}}/100"
                 f" and {_lasts('exec.engine.slots_used', FULL)}",
@@ -149,6 +155,8 @@ ENGINE = Template(
     ),
     macros=(
         silence(DEFAULT_BEAT_SECONDS),
+        Macro("{$EXEC.RESTARTS.BORNE}", "2", "So many restarts are borne."),
+        Macro("{$EXEC.RESTARTS.PERIOD}", "15m", "The time over which they are counted."),
         Macro(FULL, "10m", "After so long without room it is worth a look."),
         Macro("{$EXEC.FULL.PERCENT}", "90", "With so many of its slots in use an engine counts as full."),
         Macro(GROWS, "5m", "A spool that grows for so long does not empty by itself."),

@@ -22,6 +22,8 @@ from tests.servers.zabbix import Zabbix
 
 ENGINES = ("engine-1", "engine-2")
 NO_PING, STUCK = "Engine: no ping", "Engine: consumer is stuck"
+RESTARTS = "Engine: children end again and again"
+ENOUGH_RESTARTS = 3
 BEAT_SECONDS = 2
 LOAD_SECONDS = 120
 SIZE = (1500, 1070)
@@ -64,6 +66,23 @@ def test_work_and_faults_show_as_what_they_are(
     _consumers(hung, signal.SIGCONT)
     stopped.launch()
     wait_for("no fault", lambda: not _faults(zabbix), 240)
+    _kill_again_and_again(stopped, zabbix)
+
+
+def _kill_again_and_again(engine: Daemon, zabbix: Zabbix) -> None:
+    """Each consumer is killed when it is seen to work, so that Zabbix takes the engine for alive."""
+    name = ENGINES[1]
+    before = zabbix.history(name, "exec.engine.restarts")
+    assert sum(map(int, before)) == 0
+    for _ in range(ENOUGH_RESTARTS):
+        assert RESTARTS not in zabbix.problems(name)
+        count = len(zabbix.history(name, "exec.engine.ping"))
+        wait_for("pings", lambda: len(zabbix.history(name, "exec.engine.ping")) > count + 1)  # noqa: B023
+        _consumers(engine, signal.SIGKILL)
+    wait_for("the problem", lambda: RESTARTS in zabbix.problems(name))
+    assert NO_PING not in zabbix.problems(name)
+    told = lambda: sum(map(int, zabbix.history(name, "exec.engine.restarts")))  # noqa: E731
+    assert told() == ENOUGH_RESTARTS
 
 
 def _load(services: Services, fleet: Fleet) -> None:

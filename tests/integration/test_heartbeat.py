@@ -207,6 +207,37 @@ def test_what_is_counted_while_zabbix_is_away_and_the_heartbeat_dies_is_told_onc
     assert engine.end() == 0
 
 
+def test_restarts_are_told_once_whatever_beats_are_lost_and_whoever_is_restarted(serve: Serve, start: Start) -> None:
+    server = serve(hangs)
+    engine = start(server.port)
+    taken: list[Values] = []
+
+    def takes_them(connection: object, values: Values) -> None:
+        taken.append(values)
+        takes()(connection, values)  # type: ignore[arg-type]
+
+    def told() -> int:
+        return sum(int(values.get("exec.engine.restarts", 0)) for values in taken)
+
+    def is_told(number: int) -> bool:
+        return told() == number and taken[-1]["exec.engine.restarts"] == "0"
+
+    engine.child.tell_restarts("run", 0)
+    engine.child.tell_restarts("run", 2)
+    wait_for("a beat that fails", moving(lambda: server.received, engine))
+    assert server.received[-1]["exec.engine.restarts"] == "2"
+    engine.end()  # and the service with it, before Zabbix has heard of any
+    engine.start()
+    engine.child.tell_restarts("later", 0)
+    server.answer = takes_them
+    wait_for("those of the run before", moving(lambda: is_told(2), engine))
+    engine.end(signal.SIGKILL)
+    engine.start()
+    engine.child.tell_restarts("later", 1)  # this process
+    wait_for("one more", moving(lambda: is_told(3), engine))
+    assert engine.end() == 0
+
+
 def test_whatever_ails_zabbix_the_supervisor_hears_the_heartbeat_and_the_log_says_it_once(
     serve: Serve, start: Start
 ) -> None:

@@ -32,10 +32,12 @@ SOON = {
     "{$EXEC.SPOOL.PERIOD}": "4s",
     "{$EXEC.TIMEOUTS.PERIOD}": "10s",
     "{$EXEC.ERRORS.PERIOD}": "10s",
+    "{$EXEC.RESTARTS.PERIOD}": "10s",
     "{$EXEC.SILENCE}": "30s",
 }
 BAD = {
     "exec.engine.consumer": 0,
+    "exec.engine.restarts": 1,
     "exec.engine.slots": 100,
     "exec.engine.slots_used": 95,
     "exec.engine.share": 0,
@@ -52,6 +54,7 @@ BAD = {
 GOOD = {
     "exec.engine.ping": 1,
     "exec.engine.consumer": 1,
+    "exec.engine.restarts": 0,
     "exec.engine.slots": 100,
     "exec.engine.slots_used": 80,
     "exec.engine.spooled": 0,

@@ -4,7 +4,7 @@ python -m tests.unit.contract.supervision supervise FOLDER HANG_SECONDS STOP_SEC
 python -m tests.unit.contract.supervision KIND FOLDER
 
 A child appends its pid to FOLDER/KIND.started, and each signal that it gets to FOLDER/KIND.signals; a word
-to read the configuration again counts as SIGHUP.
+to read the configuration again counts as SIGHUP. The restarts that it is told of go to FOLDER/KIND.restarts.
 """
 
 from __future__ import annotations
@@ -56,9 +56,12 @@ def child(kind: str, folder: Path) -> int:
         lifeline.ready()
         lifeline.status(f"{kind} at\n work")
     enough = {"patient": 2, "stubborn": 1000}.get(kind, 1)
-    told = 0
+    told, known = 0, None
     while told < enough:
         lifeline.alive()
+        if (restarts := lifeline.restarts()) not in (None, known):
+            known = restarts
+            _append(folder / f"{kind}.restarts", restarts[1])
         if lifeline.must_reload():
             _append(folder / f"{kind}.signals", signal.SIGHUP)
         time.sleep(0.02)

@@ -115,3 +115,17 @@ lifeline.ready()
         timeout=120,
     )
     assert received(supervisor) == [supervised.READY]
+
+
+def test_the_restarts_are_those_told_last_and_a_reload_among_them_is_not_lost(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    supervisor, child = pair
+    lifeline = Lifeline(child)
+    assert lifeline.restarts() is None
+    for word in (supervised.RESTARTS + b"a 2", supervised.RELOAD, supervised.RESTARTS + b"a 3"):
+        supervisor.send(word)
+    assert lifeline.restarts() == ("a", 3)
+    assert lifeline.must_reload()
+    assert not lifeline.must_reload()
+    assert lifeline.restarts() == ("a", 3)

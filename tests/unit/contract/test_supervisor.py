@@ -64,6 +64,10 @@ class Supervised:
         (self.folder / "wanted").write_text("\n".join(wanted))
         os.kill(self.pid, signal.SIGHUP)
 
+    def restarts(self, kind: str) -> list[int]:
+        """What it was told of them, all its lives together."""
+        return self._numbers(f"{kind}.restarts")
+
     def signals(self, kind: str) -> list[int]:
         return self._numbers(f"{kind}.signals")
 
@@ -118,6 +122,20 @@ def test_the_pause_before_a_restart_grows(supervised: Supervised) -> None:
     for times in (1, 2):
         os.kill(supervised.wait_until_started("well", times), signal.SIGKILL)
     wait_for(lambda: supervised.logged("child is started again", "pause_seconds=2.0"), "the second pause")
+
+
+def test_every_child_is_told_how_often_one_was_started_again(supervised: Supervised) -> None:
+    supervised.start("well", "patient")
+    for times in (1, 2):
+        pid = supervised.wait_until_started("well", times)
+        wait_for(lambda: supervised.restarts("patient")[-1:] == [times - 1], "the count")  # noqa: B023
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: supervised.restarts("well")[-1:] == supervised.restarts("patient")[-1:] == [2], "both to know")
+    supervised.reload("well")  # one that is not wanted any more has not failed
+    os.kill(supervised.wait_until_started("patient"), signal.SIGTERM)
+    wait_for(lambda: gone(supervised.started("patient")[0]), "it to end")
+    os.kill(supervised.wait_until_started("well", 3), signal.SIGKILL)
+    wait_for(lambda: supervised.restarts("well")[-1:] == [3], "the count")
 
 
 def test_a_stopped_child_is_killed_and_started_again_with_the_reason(supervised: Supervised) -> None:
