@@ -33,6 +33,13 @@ class Api:
 
     def call(self, method: str, **parameters: Any) -> Any:
         """The result of a method such as host.get."""
+        return self._request(method, parameters)
+
+    def delete(self, method: str, identifier: str) -> None:
+        """By a method that takes identifiers alone, such as host.delete."""
+        self._request(method, [identifier])
+
+    def _request(self, method: str, parameters: dict[str, Any] | list[str]) -> Any:
         try:
             return self._client.do_request(method, parameters)["result"]
         except ZabbixAPIException as exc:

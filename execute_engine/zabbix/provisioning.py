@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from execute_engine.zabbix import items, template_file
+from execute_engine.zabbix import items, template_file, turn
 from execute_engine.zabbix.api import Api
 
 DASHBOARD = "Execute Engine fleet"
@@ -56,12 +56,19 @@ GRAPHS = (
 
 
 def provision(api: Api, host: Host) -> Iterator[tuple[str, str]]:
-    """What was done with each thing: ("created", "host group Execute Engine"). Raises ProvisionError."""
-    yield from _templates(api)
-    group, done = _group(api)
-    yield done, f"host group {items.HOST_GROUP}"
-    yield _host(api, host, group), f"host {host.name}"
-    yield _dashboard(api, group), f"dashboard {DASHBOARD}"
+    """What was done with each thing: ("created", "host group Execute Engine"). Raises ProvisionError.
+
+    Before that it blocks while others provision this Zabbix.
+    """
+    lock = yield from turn.take(api, host.name)
+    try:
+        yield from _templates(api)
+        group, done = _group(api)
+        yield done, f"host group {items.HOST_GROUP}"
+        yield _host(api, host, group), f"host {host.name}"
+        yield _dashboard(api, group), f"dashboard {DASHBOARD}"
+    finally:
+        turn.give_back(api, lock)
 
 
 def _templates(api: Api) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import yaml
 
 from contract.config import ZabbixSettings
 from contract.zabbix import Trapper
-from execute_engine.zabbix import items, provisioning, template_file
+from execute_engine.errors import ProvisionError
+from execute_engine.zabbix import items, provisioning, template_file, turn
+from execute_engine.zabbix.api import Api
 from execute_engine.zabbix.items import DISTRIBUTE, ENGINE
 from tests.servers.process import free_ports, wait_for
-from tests.servers.zabbix import USER, Zabbix
+from tests.servers.zabbix import PASSWORD, USER, Zabbix
 
 NAMES = [template.name for template in items.TEMPLATES]
 MADE = (
@@ -87,7 +90,13 @@ def api(zabbix: Zabbix) -> Any:
     groups = _groups(api, items.HOST_GROUP, items.TEMPLATE_GROUP)
     if groups:
         api.hostgroup.delete(*(group["groupid"] for group in groups))
+    assert not _turns(api)
     return api
+
+
+def _turns(api: Any) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = api.usermacro.get(globalmacro=True, filter={"macro": turn.MACRO}, output="extend")
+    return found
 
 
 def _groups(api: Any, *names: str) -> list[dict[str, str]]:
@@ -97,9 +106,13 @@ def _groups(api: Any, *names: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    file = tmp_path / "conf" / "server.conf"
-    file.parent.mkdir()
-    file.write_text("[Zabbix]\nHOST = engine-1\n[Data_Send]\nZABBIX = 20\n")
+    return _config(tmp_path, "engine-1")
+
+
+def _config(directory: Path, host: str) -> Path:
+    file = directory / "conf" / "server.conf"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[Zabbix]\nHOST = {host}\n[Data_Send]\nZABBIX = 20\n")
     return file
 
 
@@ -135,6 +148,48 @@ def test_it_makes_all_there_is_and_a_second_time_changes_nothing(api: Any, zabbi
     watched = api.trigger.get(hostids=host["hostid"], output=["description"])
     assert _each(watched, "description") == {trigger.name for trigger in ENGINE.triggers}
     assert zabbix.provision(config) == _did("unchanged", *MADE)
+
+
+def test_machines_that_provision_at_the_same_moment_make_one_of_each(api: Any, zabbix: Zabbix, tmp_path: Path) -> None:
+    hosts = [f"engine-{number}" for number in range(1, 5)]
+    configs = [_config(tmp_path / host, host) for host in hosts]
+    with ThreadPoolExecutor(len(hosts)) as machines:
+        said = list(machines.map(zabbix.provision, configs))
+
+    for host, lines in zip(hosts, said, strict=True):
+        assert _did("created", f"host {host}") in lines
+    for what in set(MADE) - {"host engine-1"}:
+        assert "".join(said).count(_did("created", what)) == 1, said
+        assert "".join(said).count(_did("unchanged", what)) == len(hosts) - 1, said
+    assert len(_groups(api, items.HOST_GROUP, items.TEMPLATE_GROUP)) == 2
+    assert len(api.template.get(filter={"host": NAMES})) == len(NAMES)
+    assert len(api.dashboard.get(filter={"name": [provisioning.DASHBOARD]})) == 1
+    assert _each(api.host.get(filter={"host": hosts}, output=["host"]), "host") == set(hosts)
+    assert not _turns(api)
+
+
+def test_a_turn_is_waited_for_and_one_that_was_never_given_back_ends_by_itself(
+    api: Any, zabbix: Zabbix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = provisioning.Host("engine-1", (ENGINE.name,), 20)
+    ours = Api(zabbix.url, USER, PASSWORD)
+    interrupted = provisioning.provision(ours, host)
+    next(interrupted)
+    assert [found["value"] for found in _turns(api)] == ["engine-1"]
+    interrupted.close()
+    assert not _turns(api)
+
+    api.usermacro.createglobal(macro=turn.MACRO, value="engine-0")
+    monkeypatch.setattr(turn, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(ProvisionError, match="expected our turn within 0 s, found others at work"):
+        list(provisioning.provision(ours, host))
+    assert [found["value"] for found in _turns(api)] == ["engine-0"]
+    monkeypatch.undo()
+    monkeypatch.setattr(turn, "DEAD_SECONDS", 1.0)
+    done = list(provisioning.provision(ours, host))
+    assert done[0] == ("waits", "for the provisioning of engine-0")
+    assert ("created", "host engine-1") in done
+    assert not _turns(api)
 
 
 def test_what_was_changed_is_put_right_and_what_is_not_ours_stays(api: Any, zabbix: Zabbix, config: Path) -> None:

@@ -75,6 +75,7 @@ class Zabbix:
         self._database = MariaDB(directory)
         self._server = Process(directory, "zabbix_server")
         self._frontend = Process(directory, "php")
+        self._password_file = directory / "password"
 
     @property
     def url(self) -> str:
@@ -87,6 +88,7 @@ class Zabbix:
                 raise ServerMissing(f"{folder} is missing: install {package} (./script/setup does it)")
         self.web_port, self.trapper_port = free_ports(2)
         self._database.start("--innodb-flush-log-at-trx-commit=0", "--skip-innodb-doublewrite")
+        self._password_file.write_text(f"{PASSWORD}\n")
         self._fill()
         self._configure()
         self._server.start([server, "-f", "-c", str(self.directory / "server.conf")])
@@ -109,12 +111,10 @@ class Zabbix:
         return login(self.url)
 
     def provision(self, config: Path, runs: str = "engine") -> str:
-        """By our command, as a user calls it; returns what it printed."""
-        password = self.directory / "password"
-        password.write_text(f"{PASSWORD}\n")
+        """By our command, as a user calls it; returns what it printed. Several at once are several machines."""
         argv = [sys.executable, "-m", "execute_engine.zabbix", "provision", "--url", self.url, "--user", USER]
-        argv += ["--password-file", str(password), "--config", str(config), "--runs", runs]
-        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120).stdout
+        argv += ["--password-file", str(self._password_file), "--config", str(config), "--runs", runs]
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=240).stdout
 
     def history(self, host: str, key: str, is_text: bool = False) -> list[str]:
         """The values that it has kept, oldest first."""
