@@ -177,11 +177,9 @@ class DistributeSettings:
     no_auth: bool = options.switch(
         False, "yes: without TOKENS_FILE answer everybody, on any address and through proxies."
     )
-    trusted_proxies: tuple[str, ...] = options.listing(
-        "Proxies whose X-Forwarded-For is believed, comma-separated.",
-        pattern=r"[0-9A-Fa-f.:]+",
-        expected="addresses, comma-separated",
-        default=("127.0.0.1", "::1"),
+    trusted_proxies: tuple[options.Network, ...] = options.networks(
+        "127.0.0.1, ::1",
+        "Proxies whose X-Forwarded-For is believed: addresses, or networks such as 10.1.0.0/24, comma-separated.",
     )
     requests_per_second: int = options.integer(
         100,

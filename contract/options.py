@@ -7,6 +7,7 @@ all come from it. Each function below returns a dataclasses.field(); its type is
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 _METADATA_KEY = "option"
+_MAPPED_BITS = 96  # of ::ffff:0:0
 _YES = ("yes", "true", "on", "1")
 _NO = ("no", "false", "off", "0")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,30 @@ def listing(words: str, *, pattern: str, expected: str, default: tuple[str, ...]
         return entries
 
     return _field(default, Option(parse, words))
+
+
+def networks(default: str, words: str) -> Any:
+    """Comma-separated addresses and networks (CIDR) as a tuple of networks; an address is a network of its own."""
+
+    def parse(value: str) -> tuple[Network, ...]:
+        try:
+            found = tuple(_network(entry.strip()) for entry in value.split(",") if entry.strip())
+        except ValueError:
+            found = ()
+        if not found or any(network.prefixlen == 0 for network in found):  # whoever comes would be believed anything
+            raise ValueError("addresses and networks such as 10.1.0.0/24, not of all addresses, comma-separated")
+        return found
+
+    return _field(parse(default), Option(parse, words, written=default))
+
+
+def _network(text: str) -> Network:
+    """Of IPv4 also what is mapped into IPv6. Raises ValueError, also for the address of a host with a prefix."""
+    found = ipaddress.ip_network(text)
+    mapped = found.network_address.ipv4_mapped if isinstance(found, ipaddress.IPv6Network) else None
+    if mapped is None or found.prefixlen < _MAPPED_BITS:
+        return found
+    return ipaddress.IPv4Network((mapped, found.prefixlen - _MAPPED_BITS))
 
 
 def folder(default: str, words: str, *, written: str | None = None) -> Any:

@@ -22,6 +22,7 @@ MOST_HOSTS_TOLD = 1000
 _NEEDED = "needed_role"
 _ACTION = "action"
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 View = TypeVar("View", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Door:
     """One for each process that answers requests."""
 
     def __init__(self, settings: DistributeSettings) -> None:
-        self._proxies = {_spelled(proxy) for proxy in settings.trusted_proxies} - {""}
+        self._proxies = settings.trusted_proxies
         self._tokens = None if settings.tokens_file is None else LiveTokens(settings.tokens_file)
         self._is_open = settings.no_auth
         self._throttle = Throttle()
@@ -106,22 +107,31 @@ class Door:
         return Unauthorized(f"The token {token.name} has expired; nothing was done.")
 
     def _address(self) -> str:
-        """Of the client, as a trusted proxy before us says it: the last one that it has added."""
-        peer = _spelled(request.remote_addr or "")
-        if peer in self._proxies:
-            return _spelled(request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()) or peer
-        return peer or "unknown"
+        """Of the client: from who is connected with us back through X-Forwarded-For, while a trusted proxy says so.
+
+        Each proxy adds on the right who is connected with it. What stands left of the first address that is no trusted
+        proxy's may be anybody's invention.
+        """
+        address = _address_of(request.remote_addr or "")
+        if address is None:
+            return "unknown"
+        for said in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+            before = _address_of(said.strip())
+            if before is None or not any(address in network for network in self._proxies):
+                break
+            address = before
+        return str(address)
 
 
-def _spelled(address: str) -> str:
-    """The one spelling of an address: of one that is mapped into IPv6 its IPv4, and no zone. Empty for what is none."""
+def _address_of(text: str) -> Address | None:
+    """In one spelling: of one that is mapped into IPv6 its IPv4, and no zone. None for what is no address."""
     try:
-        found = ipaddress.ip_address(address)
+        found = ipaddress.ip_address(text)
     except ValueError:
-        return ""
+        return None
     if isinstance(found, ipaddress.IPv6Address):
-        found = found.ipv4_mapped or ipaddress.IPv6Address(found.packed)
-    return str(found)
+        return found.ipv4_mapped or ipaddress.IPv6Address(found.packed)
+    return found
 
 
 def client() -> Client:

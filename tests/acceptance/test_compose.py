@@ -106,13 +106,35 @@ def test_the_token_of_the_demo_is_for_its_hosts_alone(cluster: Compose) -> None:
 
 
 def test_a_token_is_made_in_a_container_and_known_at_once(cluster: Compose) -> None:
-    said = cluster.run_tool("token", "add", "reader", "--role", "read").splitlines()
-    (token,) = [line for line in said if line.startswith("ee_")]
     header = cluster.directory / "secrets" / "reader_header"
-    header.write_text(f"Authorization: Bearer {token}\n")
+    header.write_text(f"Authorization: Bearer {_token(cluster, 'reader', 'read')}\n")
 
     assert json.loads(curl(cluster, "/tasks/?limit=1", header="reader_header"))["code"] == 200
     assert json.loads(curl(cluster, "/tasks/x/cancel/", {}, header="reader_header"))["code"] == 403
+    header.unlink()
+
+
+def test_the_audit_has_the_address_that_nginx_sees_and_none_that_a_client_makes_up(cluster: Compose) -> None:
+    """Of this machine that is the gateway's of nginx's network."""
+    token = _token(cluster, "auditor", "admin")
+    header = cluster.directory / "secrets" / "auditor_header"
+    header.write_text(f"Authorization: Bearer {token}\nX-Forwarded-For: 203.0.113.9\n")
+    (network,) = json.loads(cluster.podman.run("network", "inspect", f"{cluster.name}_frontend"))
+    of_container = """
+import sys, urllib.request
+headers = {"Authorization": f"Bearer {sys.argv[1]}", "X-Forwarded-For": "203.0.113.9"}
+url = "http://nginx:8080/api/v1/distribute/release/"
+urllib.request.urlopen(urllib.request.Request(url, b"", headers), timeout=60)
+"""
+
+    def newest() -> str:
+        (row,) = json.loads(curl(cluster, "/audit/?limit=1", header="auditor_header"))["data"]
+        return str(row["address"])
+
+    assert json.loads(curl(cluster, "/release/", {}, header="auditor_header"))["code"] == 200
+    assert newest() == network["subnets"][0]["gateway"]
+    cluster.podman.run("exec", cluster.container("distribute-2"), "python", "-c", of_container, token)
+    assert newest() == cluster.address("distribute-2", "frontend") != cluster.address("nginx", "frontend")
     header.unlink()
 
 
@@ -241,6 +263,12 @@ def test_one_distribute_is_enough(cluster: Compose) -> None:
 
     assert cluster.inspect(cluster.container("distribute-1"))["State"]["ExitCode"] == 0
     assert statuses(cluster, submit(cluster, "echo there", "host-1")) == {"host-1": "success"}
+
+
+def _token(cluster: Compose, name: str, role: str) -> str:
+    said = cluster.run_tool("token", "add", name, "--role", role).splitlines()
+    (token,) = [line for line in said if line.startswith("ee_")]
+    return token
 
 
 def _provisioning_of_readme() -> str:

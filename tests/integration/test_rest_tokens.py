@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -168,6 +169,39 @@ def test_the_address_is_the_one_that_a_trusted_proxy_says_and_no_other(guarded: 
     opened(_from(guarded, "a guess", "10.9.9.9"), 401)
     opened(_from(guarded, "a guess", "10.0.0.6", **{"X-Forwarded-For": "10.0.0.7"}), 401)
     opened(_from(guarded, "a guess", "127.0.0.1", **{"X-Forwarded-For": "10.0.0.7, fe80::1%" + "x" * 200}), 401)
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("10.1.0.9", "", "10.1.0.9"),
+        ("10.1.0.9", "192.0.2.1", "192.0.2.1"),
+        ("::ffff:10.1.0.9", "::ffff:192.0.2.1", "192.0.2.1"),
+        ("fd00::5", "2001:db8::1%eth0", "2001:db8::1"),
+        ("10.1.0.9", "192.0.2.1, 10.1.0.8,fd00::7", "192.0.2.1"),  # three proxies, one behind the other
+        ("10.1.0.9", "203.0.113.1, 192.0.2.1", "192.0.2.1"),  # the client has sent a header of its own
+        ("10.1.0.9", "10.1.0.7, 203.0.113.1, 192.0.2.1, 10.1.0.8", "192.0.2.1"),
+        ("10.1.0.9", "10.1.0.8", "10.1.0.8"),  # a client in the proxies' network
+        ("10.1.0.9", "203.0.113.1, unknown", "10.1.0.9"),
+        ("10.1.0.9", "203.0.113.1, nonsense, 10.1.0.8", "10.1.0.8"),
+        ("10.1.0.9", "192.0.2.1,", "10.1.0.9"),
+        ("10.1.1.0", "203.0.113.1", "10.1.1.0"),  # just outside
+        ("192.0.2.1", "10.1.0.9", "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.1, 10.1.0.9", "192.0.2.1"),
+        ("", "203.0.113.1", "unknown"),
+    ],
+)
+def test_forwarded_addresses_are_believed_back_to_the_first_that_is_no_proxy(
+    database: Database, tmp_path: Path, peer: str, forwarded: str, address: str
+) -> None:
+    proxies = (ipaddress.ip_network("10.1.0.0/24"), ipaddress.ip_network("fd00::/64"))
+    guarded = Guarded(database, tmp_path / "tokens", trusted_proxies=proxies)
+    headers = {
+        "Authorization": f"Bearer {guarded.made['submit']}",
+        **({"X-Forwarded-For": forwarded} if forwarded else {}),
+    }
+    opened(guarded.call("POST", "/adhoc/", json=adhoc("a"), headers=headers, environ_base={"REMOTE_ADDR": peer}))
+    assert guarded.by("admin", "GET", "/audit/")["data"][0]["address"] == address
 
 
 def test_without_a_tokens_file_everybody_is_let_in(database: Database) -> None:

@@ -2,7 +2,7 @@
 
 Services that have no image of their own in the Dockerfile come from Debian's packages (tests/servers/stand_ins), under
 the same names and with the same environment, volumes, users and rights. podman-compose 1.0.3 knows neither profiles,
-conditions, grace periods nor --scale: adapted() leaves these out, and the methods here do what they mean.
+conditions, grace periods, subnets nor --scale: adapted() leaves these out, and the methods here do what they mean.
 """
 
 from __future__ import annotations
@@ -135,8 +135,9 @@ class Compose:
         self.shipped = yaml.safe_load((self.directory / "docker-compose.yml").read_text())
         self.set_up()
         port, zabbix_port = free_ports(2)
-        self.configure(PORT=port, ZABBIX_PORT=zabbix_port, ZABBIX_IP="zabbix-server")
+        self.configure(PORT=port, ZABBIX_PORT=zabbix_port, ZABBIX_IP="zabbix-server", FRONTEND_NETWORK=_subnet())
         self.said = self.set_up()
+        self._make_networks()
         self._build()
         self.up(engines=1)
 
@@ -202,6 +203,11 @@ class Compose:
         found: dict[str, Any] = yaml.safe_load(self.podman.run("inspect", container))[0]
         return found
 
+    def address(self, service: str, network: str) -> str:
+        """Of its container in this network of the file."""
+        networks = self.inspect(self.container(service))["NetworkSettings"]["Networks"]
+        return str(networks[f"{self.name}_{network}"]["IPAddress"])
+
     def is_healthy(self, service: str, number: int = 1) -> bool:
         """As the health check of the shipped file says, or else that of the image."""
         container = self.container(service, number)
@@ -237,6 +243,18 @@ class Compose:
         for kind in ("pod", "volume", "network"):
             if ids := self.podman.run(kind, "ls", "-q", "--filter", label).split():
                 self.podman.run(kind, "rm", "-f", *ids, check=False)
+
+    def _make_networks(self) -> None:
+        """Those with addresses of their own, which podman-compose 1.0.3 does not give them."""
+        for name, shipped in self.shipped["networks"].items():
+            for each in (shipped or {}).get("ipam", {}).get("config", ()):
+                variable = re.fullmatch(r"\$\{(\w+):-[^}]+}", each["subnet"])
+                assert variable
+                label = f"io.podman.compose.project={self.name}"
+                self.podman.run(
+                    "network", "create", "--label", label, "--subnet", self.settings()[variable[1]],
+                    f"{self.name}_{name}",
+                )  # fmt: skip
 
     def _compose(self, *arguments: str) -> str:
         return run([*self._command(), *arguments], self.podman.environment, self.directory)
@@ -283,6 +301,11 @@ class Compose:
             for former in self.podman.run("images", "--format", "{{.Repository}}:{{.Tag}}", *old).split():
                 self.podman.run("rmi", former, check=False)
         return image
+
+
+def _subnet() -> str:
+    """Hardly that of another run at the same time."""
+    return f"198.{18 + secrets.randbelow(2)}.{secrets.randbelow(256)}.0/24"
 
 
 def _digest(folder: Path, names: Iterable[str]) -> str:

@@ -38,6 +38,18 @@ def test_docker_waits_longer_for_a_stop_than_it_takes(services: dict[str, dict[s
     assert grace_seconds(services["distribute-1"]) > max(ROLES.values())
 
 
+def test_whom_distribute_believes_is_in_a_network_with_nothing_but_nginx_and_distributes(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    networks = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["networks"]
+    (addresses,) = networks["frontend"]["ipam"]["config"]
+    believed = services["distribute-1"]["environment"]["EXECUTE_ENGINE_DISTRIBUTE_TRUSTED_PROXIES"]
+    assert believed == addresses["subnet"]
+    members = {name for name, service in services.items() if "frontend" in service["networks"]}
+    assert members == {"nginx", "distribute-1", "distribute-2"}
+    assert services["nginx"]["networks"] == ["frontend"]
+
+
 def test_a_configuration_with_passwords_gets_into_no_image() -> None:
     copied = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
     sources = {source for words in copied for source in words[1:-1] if not source.startswith("--")}

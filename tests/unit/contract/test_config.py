@@ -177,6 +177,12 @@ URL_TEMPLATE = git@{ip.__class__}:{project}
         ("[Zabbix]\nIP = zabbix, [::1]:0", "a port from 1 to 65535"),
         ("[Zabbix]\nIP = 10.0.0.1:65536", "a port from 1 to 65535"),
         ("[Zabbix]\nIP = ::1", "addresses or names, with :port or without, IPv6 in brackets"),
+        ("[Distribute]\nTRUSTED_PROXIES = 10.1.0.0/33", "addresses and networks such as 10.1.0.0/24, not of all"),
+        ("[Distribute]\nTRUSTED_PROXIES = 10.1.0.5/24", "addresses and networks such as 10.1.0.0/24, not of all"),
+        ("[Distribute]\nTRUSTED_PROXIES = 10.1.0.5, nginx", "addresses and networks such as 10.1.0.0/24, not of all"),
+        ("[Distribute]\nTRUSTED_PROXIES = 10.1.0.5 10.1.0.6", "addresses and networks such as 10.1.0.0/24, not of"),
+        ("[Distribute]\nTRUSTED_PROXIES = 0.0.0.0/0", "addresses and networks such as 10.1.0.0/24, not of all"),
+        ("[Distribute]\nTRUSTED_PROXIES = ::/0", "addresses and networks such as 10.1.0.0/24, not of all addresses"),
         ("[Exec_Engine]\nENGINE_ID = a b", "letters, digits and . _ -"),
         ("[Ansible]\nPYTHON_INTERPRETER = python; reboot", "a path without blanks"),
         ("[Ansible]\nCONNECTION = paramiko", "one of asyncssh, openssh"),
@@ -187,6 +193,14 @@ def test_a_value_out_of_range_is_refused(file: Path, line: str, expected: str) -
     (problem,) = problems(file, line)
     assert f"expected {expected}" in problem
     assert problem.startswith("FILE:2: ")
+
+
+def test_proxies_are_addresses_and_networks(file: Path) -> None:
+    mapped = "::ffff:10.3.0.0/120, ::ffff:10.4.0.1"
+    found = loaded(file, f"[Distribute]\nTRUSTED_PROXIES = 10.1.0.0/24, 10.2.0.1,, fd00::/64, {mapped}\n")
+    assert [str(network) for network in found.distribute.trusted_proxies] == [
+        "10.1.0.0/24", "10.2.0.1/32", "fd00::/64", "10.3.0.0/24", "10.4.0.1/32",
+    ]  # fmt: skip
 
 
 def test_an_unknown_section_is_one_problem_and_counts_without_keys_too(file: Path) -> None:
