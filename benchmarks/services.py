@@ -1,88 +1,102 @@
-"""What the benchmarks share: the ssh fleet, and distribute with one engine on the embedded default."""
+"""What a scenario runs on: a private ssh fleet, MariaDB and Kafka, and the real services, all gone at its end."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from contract.config import DatabaseSettings
+from contract.database import Database
+from contract.migrations import upgrade
+from tests.daemons import Backend, Services
+from tests.servers import mariadb as mariadb_server
 from tests.servers.fleet import Fleet
+from tests.servers.kafka import KafkaCluster
+from tests.servers.mariadb import MariaDB
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def call(url: str, body: dict[str, object] | None = None, *, whole: bool = False) -> Any:
-    """data of the answer to a GET, or to a POST of body; the whole envelope on request."""
-    request = urllib.request.Request(
-        url, data=None if body is None else json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        envelope = json.load(answer)
-    return envelope if whole else envelope["data"]
+ORDINARY = {"LEASE_SECONDS": 30, "DRAIN_SECONDS": 30}  # as shipped; tests have shorter ones
 
 
-class Services:
-    """distribute and one engine, run through REST."""
+class Bench:
+    """The servers of one run. mariadb and kafka are None on the embedded default."""
 
-    def __init__(self, scratch: Path, fleet: Fleet, port: int, slots: int) -> None:
-        config = scratch / "conf" / "server.conf"
-        config.parent.mkdir()
-        config.write_text(
-            f"[Ansible]\nSSH_USER = ee-ops\nSSH_PORT = {fleet.port}\nSSH_KEY_FILE = {fleet.key}\n"
-            f"HOST_KEY_CHECKING = no\n[Distribute]\nPORT = {port}\n[Exec_Engine]\nSLOTS = {slots}\n"
-        )
-        self.base = f"http://127.0.0.1:{port}/api/v1/distribute"
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", service, "--config", str(config)], cwd=ROOT, stderr=(scratch / service).open("w")
-            )
-            for service in ("distribute", "execute_engine")
-        ]
-        self.engine_pid = self.processes[1].pid
-        wait_for("a live engine", self._is_live)
+    def __init__(self, directory: Path, fleet: Fleet, mariadb: MariaDB | None, kafka: KafkaCluster | None) -> None:
+        self.directory = directory
+        self.fleet = fleet
+        self.mariadb = mariadb
+        self.kafka = kafka
 
-    def run(self, hosts: list[str], module: str, args: str, timeout: int = 300) -> dict[str, Any]:
-        """Run an ad hoc task to its end; data of GET /tasks/{id}/."""
-        body = {"task_name": "benchmark", "type": "adhoc", "ips": hosts, "module": module, "args": args}
-        task = call(f"{self.base}/adhoc/", {**body, "timeout": timeout, "become": False})
-        url = f"{self.base}/tasks/{task['task_id']}/"
-        wait_for("the task", lambda: call(url)["state"] == "finished", 1800)
-        found: dict[str, Any] = call(url)
-        return found
+    @contextlib.contextmanager
+    def services(
+        self, name: str = "services", engines: int = 1, distributes: int = 1, **sections: Mapping[str, object]
+    ) -> Iterator[Services]:
+        """distribute and engines on a fresh database and topic; sections override the configuration.
 
-    def stop(self) -> None:
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            process.wait(60)
+        Blocks until all of them are ready. The block may start and stop more of them, with engines=0 all of them.
+        """
+        directory = self.directory / name
+        directory.mkdir()
+        kafka = self.kafka.bootstrap if self.kafka else None
+        services = Services(Backend(name, directory, f"{name}-units", self.database(name), kafka, self.fleet))
+        try:
+            services.start(engines, distributes, **self.sections(sections))
+            yield services
+        except BaseException:
+            print(services.logs())
+            raise
+        finally:
+            services.stop()
 
-    def _is_live(self) -> bool:
-        with contextlib.suppress(OSError):
-            return bool(call(f"{self.base}/engines/"))
-        return False
+    def database(self, name: str) -> DatabaseSettings:
+        """Of a fresh, migrated database."""
+        if self.mariadb is None:
+            settings = DatabaseSettings(sqlite_file=self.directory / f"{name}.db")
+        else:
+            own = f"ee_{secrets.token_hex(6)}"
+            self.mariadb.sql(f"CREATE DATABASE {own}")
+            settings = DatabaseSettings(
+                ip="127.0.0.1", port=self.mariadb.port, database=own,
+                user=mariadb_server.USER, password=mariadb_server.PASSWORD,
+            )  # fmt: skip
+        database = Database(settings)
+        upgrade(database)
+        database.close()
+        return settings
 
-
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{seconds} s passed, still waiting for {what}")
-        time.sleep(0.2)
+    def sections(self, given: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:
+        """given, and what the services are measured with unless it says otherwise."""
+        sections: dict[str, dict[str, object]] = {
+            "Ansible": {"HOST_KEY_CHECKING": "no"},
+            "Exec_Engine": dict(ORDINARY),
+        }
+        for section, keys in given.items():
+            sections.setdefault(section, {}).update(keys)
+        return sections
 
 
 @contextlib.contextmanager
-def running_fleet(directory: Path) -> Iterator[Fleet]:
-    directory.mkdir()
-    fleet = Fleet(directory)
-    fleet.start()
-    try:
-        yield fleet
-    finally:
-        fleet.stop()
+def bench(*, embedded: bool = False) -> Iterator[Bench]:
+    """The servers, started side by side: the fleet, and MariaDB and Kafka unless embedded. Blocks until they answer."""
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ee-bench-", ignore_cleanup_errors=True)))
+
+        def directory(name: str) -> Path:
+            (scratch / name).mkdir()
+            return scratch / name
+
+        fleet = Fleet(directory("fleet"))
+        mariadb = None if embedded else MariaDB(directory("m"))
+        kafka = None if embedded else KafkaCluster(directory("kafka"))
+        with ThreadPoolExecutor() as threads:
+            started = []
+            for server in (fleet, mariadb, kafka):
+                if server is not None:
+                    stack.callback(server.stop)
+                    started.append(threads.submit(server.start))
+            for each in started:
+                each.result()
+        yield Bench(scratch, fleet, mariadb, kafka)

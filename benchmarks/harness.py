@@ -1,0 +1,170 @@
+"""What a scenario is made of, and what comes of it: contestants that take turns, a table, a JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+
+ROOT = Path(__file__).resolve().parent.parent
+Samples = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run was asked for; where hosts is None a scenario takes its own number."""
+
+    rounds: int = 5
+    hosts: int | None = None
+    smallest: bool = False  # so few hosts and so little waiting that only the harness itself is tried
+
+    def hosts_or(self, usual: int, smallest: int) -> int:
+        return self.hosts or (smallest if self.smallest else usual)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound for the median of one contestant, or, with `to`, for its ratio to the median of another one."""
+
+    of: str
+    to: str = ""
+    at_most: float = math.inf
+    at_least: float = -math.inf
+
+    def found(self, samples: Mapping[str, Sequence[float]]) -> float:
+        """Infinite where the other median is 0."""
+        value = statistics.median(samples[self.of])
+        if not self.to:
+            return value
+        base = statistics.median(samples[self.to])
+        return value / base if base else math.inf
+
+    def met(self, samples: Mapping[str, Sequence[float]]) -> bool:
+        return self.at_least <= self.found(samples) <= self.at_most
+
+    def __str__(self) -> str:
+        bounds = [f"at most {self.at_most:g}"] if self.at_most < math.inf else []
+        bounds += [f"at least {self.at_least:g}"] if self.at_least > -math.inf else []
+        return f"{self.of}{self.to and ' / '}{self.to}, {' and '.join(bounds)}"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """samples: one value a round for each contestant, all in `unit`. base: the contestant that the others' medians are
+    divided by in the table; "" = no such column. notes: what else was seen, a sentence each.
+    """
+
+    unit: str
+    samples: Mapping[str, Sequence[float]]
+    base: str = ""
+    goals: Sequence[Goal] = ()
+    notes: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        """The table, the goals, the notes."""
+        return "\n".join([*self._table(), *self._goals(), *self.notes])
+
+    def as_json(self) -> dict[str, Any]:
+        contestants = {name: {"samples": list(values), **_spread(values)} for name, values in self.samples.items()}
+        goals = [
+            {"goal": str(goal), "found": goal.found(self.samples), "met": goal.met(self.samples)} for goal in self.goals
+        ]
+        return {
+            "unit": self.unit, "base": self.base, "contestants": contestants, "goals": goals, "notes": list(self.notes),
+        }  # fmt: skip
+
+    def _table(self) -> Iterator[str]:
+        width = max(map(len, [self.unit, *self.samples]))
+        last = f"   / {self.base}" if self.base else ""
+        yield f"{self.unit:{width}} {'median':>10} {'least':>10} {'most':>10}{last}"
+        for name, values in self.samples.items():
+            spread = _spread(values)
+            row = "".join(f" {_rounded(spread[key]):>10}" for key in ("median", "least", "most"))
+            ratio = f"   {Goal(name, self.base).found(self.samples):.3f}" if self.base else ""
+            yield f"{name:{width}}{row}{ratio}"
+
+    def _goals(self) -> Iterator[str]:
+        for goal in self.goals:
+            yield f"goal: {goal}: {_rounded(goal.found(self.samples))}, {'met' if goal.met(self.samples) else 'MISSED'}"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """goal and counted are sentences for the list and for docs/performance.md."""
+
+    name: str
+    summary: str
+    goal: str
+    counted: str
+    run: Callable[[Options], Figures]
+
+    def report(self, options: Options) -> tuple[Figures, dict[str, Any]]:
+        """Run it; the figures, and all that its JSON file says. Blocks as long as the scenario takes."""
+        began = time.monotonic()
+        figures = self.run(options)
+        return figures, {
+            "scenario": self.name,
+            "summary": self.summary,
+            "goal": self.goal,
+            "counted": self.counted,
+            "options": asdict(options),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - began),
+            "commit": commit(),
+            "machine": machine(),
+            **figures.as_json(),
+        }
+
+
+def alternate(contestants: Mapping[str, Callable[[], float]], rounds: int) -> Samples:
+    """Let the contestants take turns, A, B, A, B, so that whatever else the machine does concerns all of them."""
+    samples: Samples = {name: [] for name in contestants}
+    for number in range(1, rounds + 1):
+        for name, measure in contestants.items():
+            samples[name].append(measure())
+            say(f"round {number} of {rounds}: {name}: {_rounded(samples[name][-1])}")
+    return samples
+
+
+def say(line: str) -> None:
+    """Progress, for who waits: the tables alone go to standard output."""
+    print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)
+
+
+def commit() -> str:
+    """Of the code that was measured, with "+" where files differ from it; "" outside a git checkout."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return ""
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    return head.stdout.strip() + ("+" if changed.stdout else "")
+
+
+def write(directory: Path, report: Mapping[str, Any]) -> Path:
+    """DIRECTORY/SCENARIO.json"""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{report['scenario']}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    return path
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def _rounded(value: float) -> str:
+    """Three digits that count, and all before the point."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
