@@ -42,6 +42,13 @@ def tree_cpu_seconds(pid: int) -> float:
     return total
 
 
+def core_percent(pid: int, seconds: float) -> float:
+    """Of one core, that the tree takes in the next seconds. Blocks so long."""
+    began, before = time.monotonic(), tree_cpu_seconds(pid)
+    time.sleep(seconds)
+    return 100 * (tree_cpu_seconds(pid) - before) / (time.monotonic() - began)
+
+
 def tree_pss_mb(pid: int) -> float:
     """Memory in MB (10**6 bytes): what processes share counts once, as /proc/PID/smaps_rollup divides it."""
     total = 0

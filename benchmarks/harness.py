@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,15 @@ class Goal:
 @dataclass(frozen=True)
 class Figures:
     """samples: one value a round for each contestant, all in `unit`. base: the contestant that the others' medians are
-    divided by in the table; "" = no such column. notes: what else was seen, a sentence each.
+    divided by in the table; "" = no such column. apart: what the hosts themselves took meanwhile, in the same unit, and
+    no part of samples. notes: what else was seen, a sentence each.
     """
 
     unit: str
     samples: Mapping[str, Sequence[float]]
     base: str = ""
     goals: Sequence[Goal] = ()
+    apart: Mapping[str, Sequence[float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
@@ -75,27 +77,37 @@ class Figures:
         return "\n".join([*self._table(), *self._goals(), *self.notes])
 
     def as_json(self) -> dict[str, Any]:
-        contestants = {name: {"samples": list(values), **_spread(values)} for name, values in self.samples.items()}
-        goals = [
-            {"goal": str(goal), "found": goal.found(self.samples), "met": goal.met(self.samples)} for goal in self.goals
-        ]
         return {
-            "unit": self.unit, "base": self.base, "contestants": contestants, "goals": goals, "notes": list(self.notes),
-        }  # fmt: skip
+            "unit": self.unit,
+            "base": self.base,
+            "contestants": _described(self.samples),
+            "apart": _described(self.apart),
+            "goals": [
+                {"goal": str(goal), "found": goal.found(self.samples), "met": goal.met(self.samples)}
+                for goal in self.goals
+            ],
+            "notes": list(self.notes),
+        }
 
     def _table(self) -> Iterator[str]:
-        width = max(map(len, [self.unit, *self.samples]))
-        last = f"   / {self.base}" if self.base else ""
-        yield f"{self.unit:{width}} {'median':>10} {'least':>10} {'most':>10}{last}"
-        for name, values in self.samples.items():
-            spread = _spread(values)
-            row = "".join(f" {_rounded(spread[key]):>10}" for key in ("median", "least", "most"))
-            ratio = f"   {Goal(name, self.base).found(self.samples):.3f}" if self.base else ""
-            yield f"{name:{width}}{row}{ratio}"
+        rows = [[self.unit, "median", "least", "most"]]
+        rows += [[name, *map(rounded, _spread(values).values())] for name, values in self.samples.items()]
+        if self.apart:
+            rows[0].append("hosts")
+            for row in rows[1:]:
+                row.append(rounded(statistics.median(self.apart[row[0]])) if row[0] in self.apart else "")
+        if self.base:
+            rows[0].append(f"/ {self.base}")
+            for row in rows[1:]:
+                row.append(f"{Goal(row[0], self.base).found(self.samples):.3f}")
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for name, *cells in rows:
+            numbers = (f"{cell:>{max(8, width)}}" for cell, width in zip(cells, widths[1:], strict=True))
+            yield "  ".join([f"{name:{widths[0]}}", *numbers])
 
     def _goals(self) -> Iterator[str]:
         for goal in self.goals:
-            yield f"goal: {goal}: {_rounded(goal.found(self.samples))}, {'met' if goal.met(self.samples) else 'MISSED'}"
+            yield f"goal: {goal}: {rounded(goal.found(self.samples))}, {'met' if goal.met(self.samples) else 'MISSED'}"
 
 
 @dataclass(frozen=True)
@@ -132,7 +144,7 @@ def alternate(contestants: Mapping[str, Callable[[], float]], rounds: int) -> Sa
     for number in range(1, rounds + 1):
         for name, measure in contestants.items():
             samples[name].append(measure())
-            say(f"round {number} of {rounds}: {name}: {_rounded(samples[name][-1])}")
+            say(f"round {number} of {rounds}: {name}: {rounded(samples[name][-1])}")
     return samples
 
 
@@ -159,11 +171,15 @@ def write(directory: Path, report: Mapping[str, Any]) -> Path:
     return path
 
 
+def _described(samples: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    return {name: {"samples": list(values), **_spread(values)} for name, values in samples.items()}
+
+
 def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
-def _rounded(value: float) -> str:
+def rounded(value: float) -> str:
     """Three digits that count, and all before the point."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"

@@ -15,6 +15,7 @@ from contract.migrations import upgrade
 from tests.daemons import Backend, Services
 from tests.servers import mariadb as mariadb_server
 from tests.servers.fleet import Fleet
+from tests.servers.git import GitServer
 from tests.servers.kafka import KafkaCluster
 from tests.servers.mariadb import MariaDB
 
@@ -50,6 +51,21 @@ class Bench:
             raise
         finally:
             services.stop()
+
+    @contextlib.contextmanager
+    def git_project(self, group: str, name: str, files: Mapping[str, bytes]) -> Iterator[dict[str, object]]:
+        """A git server of the fleet's with this project alone; [Gitlab] of services that clone from it."""
+        directory = self.directory / "git"
+        directory.mkdir()
+        server = GitServer(directory, self.fleet)
+        try:
+            server.start()
+            server.create(f"{group}/{name}", files)
+            (address,) = self.fleet.hosts()
+            login = {"SSH_KEY_FILE": self.fleet.key, "URL_TEMPLATE": server.ssh_template}
+            yield {"IP": address, "GROUP": group, **login}
+        finally:
+            server.stop()
 
     def database(self, name: str) -> DatabaseSettings:
         """Of a fresh, migrated database."""

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from benchmarks.harness import Scenario
-from benchmarks.scenarios import adhoc
+from benchmarks.scenarios import cpu, daemons, sick, wall
 
-SCENARIOS: dict[str, Scenario] = {each.name: each for family in (adhoc,) for each in family.SCENARIOS}
+SCENARIOS: dict[str, Scenario] = {each.name: each for family in (cpu, wall, sick, daemons) for each in family.SCENARIOS}
