@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 from benchmarks.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent
+QUIET_LOAD = 0.5
 Samples = dict[str, list[float]]
 
 
@@ -27,6 +29,10 @@ class Options:
     rounds: int = 5
     hosts: int | None = None
     smallest: bool = False  # so few hosts and so little waiting that only the harness itself is tried
+
+    def __str__(self) -> str:
+        """What is not as usual, for the end of a title."""
+        return ", at the smallest size" * self.smallest + (f", but {self.hosts} hosts" if self.hosts else "")
 
     def hosts_or(self, usual: int, smallest: int) -> int:
         return self.hosts or (smallest if self.smallest else usual)
@@ -51,6 +57,11 @@ class Goal:
 
     def met(self, samples: Mapping[str, Sequence[float]]) -> bool:
         return self.at_least <= self.found(samples) <= self.at_most
+
+    def verdict(self, samples: Mapping[str, Sequence[float]]) -> dict[str, float | bool | None]:
+        """For JSON, which knows no infinity: null then."""
+        found = self.found(samples)
+        return {"found": found if math.isfinite(found) else None, "met": self.met(samples)}
 
     def __str__(self) -> str:
         bounds = [f"at most {self.at_most:g}"] if self.at_most < math.inf else []
@@ -82,10 +93,7 @@ class Figures:
             "base": self.base,
             "contestants": _described(self.samples),
             "apart": _described(self.apart),
-            "goals": [
-                {"goal": str(goal), "found": goal.found(self.samples), "met": goal.met(self.samples)}
-                for goal in self.goals
-            ],
+            "goals": [{"goal": str(goal), **goal.verdict(self.samples)} for goal in self.goals],
             "notes": list(self.notes),
         }
 
@@ -123,17 +131,23 @@ class Scenario:
     def report(self, options: Options) -> tuple[Figures, dict[str, Any]]:
         """Run it; the figures, and all that its JSON file says. Blocks as long as the scenario takes."""
         began = time.monotonic()
+        surroundings: dict[str, Any] = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+            "machine": machine(),
+            "load": round(os.getloadavg()[0], 2),  # of the minute before: figures of a busy machine can be told
+        }
+        if surroundings["load"] > QUIET_LOAD:
+            say(f"the machine is busy, with a load of {surroundings['load']}: the figures will not be worth much")
         figures = self.run(options)
         return figures, {
             "scenario": self.name,
-            "summary": self.summary,
+            "summary": f"{self.summary}{options}",
             "goal": self.goal,
             "counted": self.counted,
             "options": asdict(options),
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **surroundings,
             "seconds": round(time.monotonic() - began),
-            "commit": commit(),
-            "machine": machine(),
             **figures.as_json(),
         }
 
