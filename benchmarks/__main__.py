@@ -2,7 +2,7 @@
 
     python -m benchmarks                            the scenarios with their goals
     python -m benchmarks NAME [--rounds 5] [--hosts N] [--smallest] [--json DIRECTORY]
-    python -m benchmarks plot [--json DIRECTORY]    the pictures of docs/performance.md, of its JSON files
+    python -m benchmarks plot                       docs/performance.md and its pictures, of docs/performance/*.json
 
 Each scenario starts what it needs: an sshd fleet, MariaDB, Kafka, distribute, engines; as root.
 """
@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks import page
 from benchmarks.harness import Options, say, write
 from benchmarks.scenarios import SCENARIOS
 
@@ -25,15 +26,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs, 5 unless told")
     parser.add_argument("--hosts", type=int, help="how many, in place of the scenario's own number")
     parser.add_argument("--smallest", action="store_true", help="a size that only shows that the scenario works")
-    where = "also write DIRECTORY/NAME.json; with plot: where these files are"
-    parser.add_argument("--json", type=Path, metavar="DIRECTORY", help=where)
+    parser.add_argument("--json", type=Path, metavar="DIRECTORY", help="also write DIRECTORY/NAME.json")
     given = parser.parse_args()
     if given.name is None:
         print("\n\n".join(f"{each.name}: {each.summary}\n    goal: {each.goal}" for each in SCENARIOS.values()))
     elif given.name == "plot":
         from benchmarks import pictures  # matplotlib is not needed for anything else
 
-        pictures.draw(given.json or pictures.DIRECTORY)
+        pictures.draw(page.FIGURES, SCENARIOS)
+        page.write(page.PAGE, SCENARIOS.values(), page.FIGURES)
     else:
         options = Options(1 if given.smallest else given.rounds, given.hosts, given.smallest)
         figures, report = SCENARIOS[given.name].report(options)

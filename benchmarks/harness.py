@@ -149,6 +149,7 @@ class Scenario:
             **surroundings,
             "seconds": round(time.monotonic() - began),
             **figures.as_json(),
+            "table": str(figures).splitlines(),
         }
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.harness import ROOT, rounded, say
+from benchmarks.harness import rounded, say
 
-DIRECTORY = ROOT / "docs/performance"
 OURS, OTHERS, SPREAD = "#2a7f62", "#b8bec4", "#30363c"
 OUR_WORDS = ("engine", "distribute")  # a contestant whose name has one of them is this project
 STYLE: dict[Any, Any] = {
@@ -23,14 +22,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw(directory: Path) -> list[Path]:
-    """Each DIRECTORY/NAME.json becomes NAME.svg beside it; returns these. Raises ValueError where there is none."""
-    reports = sorted(directory.glob("*.json"))
-    if not reports:
-        raise ValueError(
-            f"expected JSON files in {directory}, found none: python -m benchmarks NAME --json {directory}"
-        )
-    return [_draw(report) for report in reports]
+def draw(directory: Path, scenarios: Iterable[str]) -> list[Path]:
+    """DIRECTORY/SCENARIO.json becomes SCENARIO.svg beside it, where there is one; returns the pictures."""
+    reports = [directory / f"{name}.json" for name in scenarios]
+    return [_draw(report) for report in reports if report.exists()]
 
 
 def _draw(report: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import page
 from benchmarks.harness import Figures, Goal, Options, Scenario, alternate, write
 from benchmarks.pictures import draw
 from benchmarks.scenarios import SCENARIOS
@@ -79,12 +80,12 @@ def test_a_ratio_to_nothing_is_no_number_and_no_success(tmp_path: Path) -> None:
 def test_each_file_becomes_a_picture_and_the_same_one_each_time(tmp_path: Path) -> None:
     write(tmp_path, run(FIGURES))
 
-    (picture,) = draw(tmp_path)
+    (picture,) = draw(tmp_path, ["name", "not measured"])
 
     text = picture.read_text()
     for words in ("engine", "ansible", "12.0", "what it is", "CPU ms a host: median, least and most of 3"):
         assert f">{words}<" in text, words
-    draw(tmp_path)
+    draw(tmp_path, ["name", "not measured"])
     assert picture.read_text() == text
 
 
@@ -92,3 +93,26 @@ def test_every_scenario_says_what_it_is_for() -> None:
     for name, scenario in SCENARIOS.items():
         assert scenario.name == name
         assert all((scenario.summary, scenario.goal, scenario.counted)), name
+
+
+def test_the_page_has_the_figures_of_its_files() -> None:
+    text = page.PAGE.read_text()
+
+    assert text == page.with_figures(text, SCENARIOS.values(), page.FIGURES), "run python -m benchmarks plot"
+    for file in page.FIGURES.glob("*.json"):
+        assert file.with_suffix(".svg").exists(), "run python -m benchmarks plot"
+
+
+def test_the_page_says_what_was_found_and_what_was_not_measured(tmp_path: Path) -> None:
+    scenarios = [Scenario(name, f"what {name} is", "its goal", "all.", lambda options: FIGURES) for name in ("a", "b")]
+    write(tmp_path, scenarios[0].report(Options(rounds=3))[1])
+
+    text = page.with_figures(f"before {page.BEGIN} old {page.END} after", scenarios, tmp_path)
+
+    assert text.startswith(f"before {page.BEGIN}\n")
+    assert text.endswith(f"{page.END} after")
+    assert "old" not in text
+    assert "| [what a is](#a) | its goal | 0.0600, 12.0, 200: 1 of 3 missed | `python -m benchmarks a` |" in text
+    assert "| what b is | its goal | not measured yet | `python -m benchmarks b` |" in text
+    assert f"![what a is]({tmp_path.name}/a.svg)" in text
+    assert str(FIGURES) in text
