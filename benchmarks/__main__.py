@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import page
 from benchmarks.harness import Options, say, write
 from benchmarks.scenarios import SCENARIOS
+from tests.servers.process import ServerMissing
 
 
 def main() -> int:
@@ -23,8 +24,8 @@ def main() -> int:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", nargs="?", choices=[*SCENARIOS, "plot"], metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs, 5 unless told")
-    parser.add_argument("--hosts", type=int, help="how many, in place of the scenario's own number")
+    parser.add_argument("--rounds", type=_positive, default=5, help="how often each contestant runs, 5 unless told")
+    parser.add_argument("--hosts", type=_positive, help="how many, in place of the scenario's own number")
     parser.add_argument("--smallest", action="store_true", help="a size that only shows that the scenario works")
     parser.add_argument("--json", type=Path, metavar="DIRECTORY", help="also write DIRECTORY/NAME.json")
     given = parser.parse_args()
@@ -37,13 +38,22 @@ def main() -> int:
         page.write(page.PAGE, SCENARIOS.values(), page.FIGURES)
     else:
         options = Options(1 if given.smallest else given.rounds, given.hosts, given.smallest)
-        figures, report = SCENARIOS[given.name].report(options)
+        try:
+            figures, report = SCENARIOS[given.name].report(options)
+        except ServerMissing as exc:
+            parser.exit(1, f"{exc}\n")
         print(f"{report['summary']}\n{figures}")
         if options.smallest:
             print("The smallest size says nothing about the goals.")
         if given.json:
             say(f"written: {write(given.json, report)}")
     return 0
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
+    return number
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,7 @@ class Bench:
             services.start(engines, distributes, **self.sections(sections))
             yield services
         except BaseException:
-            print(services.logs())
+            print(services.logs(), file=sys.stderr)
             raise
         finally:
             services.stop()
