@@ -35,15 +35,24 @@ KAFKA_LEAVE_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-def main(config: Config, lifeline: Lifeline, *, runner: str = "execute_engine.runner") -> int:
-    """Run one incarnation of the engine; returns the exit code. runner is the module that runs units."""
+def main(
+    config: Config,
+    lifeline: Lifeline,
+    *,
+    runner: str = "execute_engine.runner",
+    launcher_class: type[LauncherClient] = LauncherClient,
+) -> int:
+    """Run one incarnation of the engine; returns the exit code. runner is the module that runs units.
+
+    launcher_class: who has them run; another one where the consumer is to be seen without Ansible and ssh.
+    """
     processes.set_title("execute-engine: consumer")
     with signals.caught(*stops.SIGNALS) as caught:
         stop_signals = Stops(caught)
         try:
             report = Report(config.engine.state_dir, uuid.uuid4().hex)
             with only_one(config.engine.state_dir, patience := Patience(lifeline, stop_signals, report)):
-                _run(config, lifeline, stop_signals, patience, report, runner)
+                _run(config, lifeline, stop_signals, patience, report, runner, launcher_class)
         except StopRequested as exc:
             log.info("stopped", extra={"reason": str(exc)})
         except (LauncherError, LeaseLost, SpoolError, TwinError) as exc:
@@ -53,7 +62,13 @@ def main(config: Config, lifeline: Lifeline, *, runner: str = "execute_engine.ru
 
 
 def _run(
-    config: Config, lifeline: Lifeline, stop_signals: Stops, patience: Patience, report: Report, runner: str
+    config: Config,
+    lifeline: Lifeline,
+    stop_signals: Stops,
+    patience: Patience,
+    report: Report,
+    runner: str,
+    launcher_class: type[LauncherClient],
 ) -> None:
     settings, incarnation = config.engine, report.incarnation
     lifeline.alive()  # what follows is silent for up to 10 s
@@ -75,7 +90,7 @@ def _run(
         _settle(former, row, patience)
 
         lifeline.alive()  # the same, for START_SECONDS
-        launcher = LauncherClient(
+        launcher = launcher_class(
             state_dir=settings.state_dir, incarnation=incarnation, runner=runner, user=runner_user.of(settings)
         )
         ending.callback(launcher.close)

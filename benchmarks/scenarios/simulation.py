@@ -1,0 +1,192 @@
+"""How many units a second dispatcher, Kafka, database and beats carry with 100 engines without ssh; all else is real.
+
+    .venv/bin/python -m benchmarks.scenarios.simulation [--engines 100] [--units 6000] [--profile DIRECTORY]
+
+Its own MariaDB and Kafka, distribute as a service, and the engines' consumers as processes of one harness, whose
+runners answer after a random time (benchmarks/simulated_engines.py). Counted are the units that ended between a tenth
+and nine tenths of the load, and the processor time of each part meanwhile; statements are the server's own counters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.harness import ROOT, say
+from contract.config import DatabaseSettings
+from contract.database import Database
+from contract.migrations import upgrade
+from tests.daemons import Backend, Services
+from tests.servers.kafka import KafkaCluster
+from tests.servers.mariadb import PASSWORD, USER, MariaDB
+from tests.servers.process import Process, wait_for
+
+UNIT_HOSTS = 30
+TASK_HOSTS = 60_000
+TICKS = os.sysconf("SC_CLK_TCK")
+DATABASE = "ee_simulation"
+COUNTERS = ("Questions", "Com_select", "Com_update", "Com_insert", "Com_commit", "Com_rollback", "Innodb_os_log_fsyncs",
+            "Innodb_rows_read", "Innodb_row_lock_waits", "Innodb_row_lock_time")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was so at one moment: counters that only grow; seconds of processor time by part."""
+
+    at: float
+    units: int
+    cpu: dict[str, float]
+    status: dict[str, int]
+
+
+class Simulation:
+    """Everything up; cleaned up by whoever entered running()."""
+
+    def __init__(self, directory: Path, options: argparse.Namespace) -> None:
+        self._options = options
+        self.mariadb = MariaDB(_made(directory / "db"))
+        self.kafka = KafkaCluster(_made(directory / "kafka"))
+        with ThreadPoolExecutor() as pool:
+            server_options = ("--innodb-buffer-pool-size=1G", "--max-connections=1000")
+            for started in (pool.submit(self.mariadb.start, *server_options), pool.submit(self.kafka.start)):
+                started.result()
+        self.mariadb.sql(f"CREATE DATABASE {DATABASE}")
+        settings = DatabaseSettings(
+            ip="127.0.0.1", port=self.mariadb.port, database=DATABASE, user=USER, password=PASSWORD
+        )
+        database = Database(settings)
+        upgrade(database)
+        database.close()
+        backend = Backend("cluster", directory, "units", settings, self.kafka.bootstrap)
+        config = backend.config_file(
+            "simulated",
+            Kafka_Cluster={"PARTITIONS": options.partitions or options.engines},
+            Exec_Engine={"SLOTS": options.slots, "LEASE_SECONDS": 30, "NUMBER": UNIT_HOSTS},
+        )
+        self.services = Services(backend)
+        self.distribute = self.services.start_distribute(config)
+        self.engines = Process(directory, "engines")
+        command = [sys.executable, "-m", "benchmarks.simulated_engines", "--config", str(config)]
+        command += ["--engines", str(options.engines), "--seconds", str(options.seconds)]
+        command += ["--profile", str(options.profile)] if options.profile else []
+        self.engines.start(command, {**os.environ, "PYTHONPATH": str(ROOT)})
+        wait_for("the engines", lambda: self._count("engine", "state = 'live'") == options.engines)
+
+    def measure(self) -> tuple[Sample, Sample]:
+        """Submit the load, and the samples at a tenth and at nine tenths of it."""
+        units = self._options.units
+        for start in range(0, units * UNIT_HOSTS, TASK_HOSTS):
+            hosts = range(start, min(start + TASK_HOSTS, units * UNIT_HOSTS))
+            names = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in hosts]
+            self.services.submit_adhoc(names)
+        say("all is submitted")
+        first = wait_for("a tenth", lambda: self._sample(units // 10), 600)
+        last = wait_for("nine tenths", lambda: self._sample(units - units // 10), 1800)
+        wait_for("the end", lambda: self._finished() == units)
+        return first, last
+
+    def stop(self) -> None:
+        self.engines.stop()
+        self.services.stop()
+        self.kafka.stop()
+        self.mariadb.stop()
+
+    def problems(self) -> list[str]:
+        """What the engines and distribute have warned of."""
+        logs = self.engines.log_file.read_text() + self.distribute.log_file.read_text()
+        return [line for line in logs.splitlines() if "level=warning" in line or "level=error" in line]
+
+    def _sample(self, least: int) -> Sample | None:
+        units = self._finished()
+        if units < least:
+            say(f"units: {units}")
+            time.sleep(1.0)
+            return None
+        return Sample(time.monotonic(), units, self._cpu(), self._status())
+
+    def _finished(self) -> int:
+        return self._count("unit", "state = 'finished'")
+
+    def _count(self, table: str, condition: str) -> int:
+        return int(self.mariadb.sql(f"SELECT COUNT(*) FROM {DATABASE}.{table} WHERE {condition}"))
+
+    def _status(self) -> dict[str, int]:
+        rows = (line.split("\t") for line in self.mariadb.sql("SHOW GLOBAL STATUS").splitlines())
+        return {row[0]: int(row[1]) for row in rows if row[0] in COUNTERS}
+
+    def _cpu(self) -> dict[str, float]:
+        seconds = {"database": _cpu_of(self.mariadb.process.pid), "kafka": _cpu_of(self.kafka.brokers[1].pid)}
+        for process in psutil.Process(self.distribute.pid).children(recursive=True):
+            part = "dispatcher" if "dispatcher" in " ".join(process.cmdline()) else "web"
+            seconds[part] = seconds.get(part, 0.0) + _cpu_of(process.pid)
+        hosts, *engines = psutil.Process(self.engines.pid).children()
+        return seconds | {"engines": sum(_cpu_of(engine.pid) for engine in engines), "hosts": _cpu_of(hosts.pid)}
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def _cpu_of(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+@contextmanager
+def running(options: argparse.Namespace) -> Iterator[Simulation]:
+    with tempfile.TemporaryDirectory(prefix="ee-sim-", ignore_cleanup_errors=True) as directory:
+        simulation = Simulation(Path(directory), options)
+        try:
+            yield simulation
+        finally:
+            simulation.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", type=int, default=100)
+    parser.add_argument("--units", type=int, default=6000, help=f"of {UNIT_HOSTS} hosts")
+    parser.add_argument("--slots", type=int, default=200, help="of each engine")
+    parser.add_argument("--partitions", type=int, default=0, help="0: as many as engines")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a host, on average")
+    parser.add_argument("--profile", type=Path, help="a directory for the profile of one engine")
+    options = parser.parse_args()
+    with running(options) as simulation:
+        first, last = simulation.measure()
+        problems = simulation.problems()
+    report(first, last)
+    print(f"warnings and errors: {len(problems)}", *problems[-5:], sep="\n  ")
+
+
+def report(first: Sample, last: Sample) -> None:
+    units, seconds = last.units - first.units, last.at - first.at
+    print(
+        f"units: {units} in {seconds:.1f} s = {units / seconds:.1f} a second ({UNIT_HOSTS * units / seconds:.0f} hosts)"
+    )
+    print(f"{'':12} {'cores':>6} {'CPU ms a unit':>14}")
+    whole = 0.0
+    for part, before in first.cpu.items():
+        used = last.cpu[part] - before
+        whole += used
+        print(f"{part:12} {used / seconds:6.2f} {1000 * used / units:14.2f}")
+    print(f"{'all':12} {whole / seconds:6.2f} {1000 * whole / units:14.2f}")
+    for name, before in first.status.items():
+        print(f"{name:24} {(last.status[name] - before) / units:10.2f} a unit")
+
+
+if __name__ == "__main__":
+    main()
