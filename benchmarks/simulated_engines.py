@@ -42,7 +42,12 @@ def main() -> None:
     for number in range(1, options.engines + 1):
         profile = options.profile if number == 1 else None
         children.append(_fork(starter, lambda: _engine(config, number, profile)))  # noqa: B023 - called at once
-    signal.signal(signal.SIGTERM, lambda *_: [os.kill(child, signal.SIGTERM) for child in children[1:]])
+
+    def stop(*_: object) -> None:
+        for child in children[1:]:
+            os.kill(child, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
     for child in children[1:]:
         os.waitpid(child, 0)
     os.kill(children[0], signal.SIGKILL)

@@ -10,7 +10,9 @@ and nine tenths of the load, and the processor time of each part meanwhile; stat
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from kafka.admin import KafkaAdminClient
 
 from benchmarks.harness import ROOT, say
 from contract.config import DatabaseSettings
@@ -35,6 +38,10 @@ UNIT_HOSTS = 30
 TASK_HOSTS = 60_000
 TICKS = os.sysconf("SC_CLK_TCK")
 DATABASE = "ee_simulation"
+TOPIC = "units"
+IDLE_SECONDS = 10.0
+PATIENCE_SECONDS = 900.0
+REBALANCE_DELAY_MS = 10_000  # all engines start at once
 COUNTERS = ("Questions", "Com_select", "Com_update", "Com_insert", "Com_commit", "Com_rollback", "Innodb_os_log_fsyncs",
             "Innodb_rows_read", "Innodb_row_lock_waits", "Innodb_row_lock_time")  # fmt: skip
 
@@ -55,7 +62,7 @@ class Simulation:
     def __init__(self, directory: Path, options: argparse.Namespace) -> None:
         self._options = options
         self.mariadb = MariaDB(_made(directory / "db"))
-        self.kafka = KafkaCluster(_made(directory / "kafka"))
+        self.kafka = KafkaCluster(_made(directory / "kafka"), rebalance_delay_ms=REBALANCE_DELAY_MS)
         with ThreadPoolExecutor() as pool:
             server_options = ("--innodb-buffer-pool-size=1G", "--max-connections=1000")
             for started in (pool.submit(self.mariadb.start, *server_options), pool.submit(self.kafka.start)):
@@ -67,12 +74,13 @@ class Simulation:
         database = Database(settings)
         upgrade(database)
         database.close()
-        backend = Backend("cluster", directory, "units", settings, self.kafka.bootstrap)
+        backend = Backend("cluster", directory, TOPIC, settings, self.kafka.bootstrap)
         config = backend.config_file(
             "simulated",
             Kafka_Cluster={"PARTITIONS": options.partitions or options.engines},
             Exec_Engine={"SLOTS": options.slots, "LEASE_SECONDS": 30, "NUMBER": UNIT_HOSTS},
         )
+        self._admin = KafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
         self.services = Services(backend)
         self.distribute = self.services.start_distribute(config)
         self.engines = Process(directory, "engines")
@@ -82,18 +90,28 @@ class Simulation:
         self.engines.start(command, {**os.environ, "PYTHONPATH": str(ROOT)})
         wait_for("the engines", lambda: self._count("engine", "state = 'live'") == options.engines)
 
+    def idle(self) -> tuple[Sample, Sample]:
+        """What the engines cost that wait for work, when the group has its partitions."""
+        wait_for("the consumer group", self._is_stable, 300)
+        say("all partitions are assigned")
+        return self._sample(0), self._sample(1, time.monotonic() + IDLE_SECONDS)
+
+    def _is_stable(self) -> bool:
+        (group,) = self._admin.describe_groups([TOPIC]).values()
+        say(f"group: {group['group_state']}, members: {len(group['members'])}")
+        time.sleep(3)
+        return bool(group["group_state"] == "Stable" and len(group["members"]) == self._options.engines)
+
     def measure(self) -> tuple[Sample, Sample]:
-        """Submit the load, and the samples at a tenth and at nine tenths of it."""
+        """Submit the load, and the samples at a tenth of it and at the end of the window."""
         units = self._options.units
         for start in range(0, units * UNIT_HOSTS, TASK_HOSTS):
             hosts = range(start, min(start + TASK_HOSTS, units * UNIT_HOSTS))
             names = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in hosts]
             self.services.submit_adhoc(names)
         say("all is submitted")
-        first = wait_for("a tenth", lambda: self._sample(units // 10), 600)
-        last = wait_for("nine tenths", lambda: self._sample(units - units // 10), 1800)
-        wait_for("the end", lambda: self._finished() == units)
-        return first, last
+        first = self._sample(units // 10)
+        return first, self._sample(units - units // 10, time.monotonic() + self._options.window)
 
     def stop(self) -> None:
         self.engines.stop()
@@ -106,12 +124,13 @@ class Simulation:
         logs = self.engines.log_file.read_text() + self.distribute.log_file.read_text()
         return [line for line in logs.splitlines() if "level=warning" in line or "level=error" in line]
 
-    def _sample(self, least: int) -> Sample | None:
-        units = self._finished()
-        if units < least:
-            say(f"units: {units}")
+    def _sample(self, least: int, until: float = math.inf) -> Sample:
+        """When so many units have ended, or at this moment. Raises TimeoutError."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (units := self._finished()) < least and time.monotonic() < until:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"expected {least} units to end in {PATIENCE_SECONDS} s, found {units}")
             time.sleep(1.0)
-            return None
         return Sample(time.monotonic(), units, self._cpu(), self._status())
 
     def _finished(self) -> int:
@@ -154,6 +173,8 @@ def running(options: argparse.Namespace) -> Iterator[Simulation]:
             yield simulation
         finally:
             simulation.stop()
+            if options.logs:
+                shutil.copytree(directory, options.logs, ignore=lambda _, names: [n for n in names if ".log" not in n])
 
 
 def main() -> None:
@@ -162,10 +183,16 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=6000, help=f"of {UNIT_HOSTS} hosts")
     parser.add_argument("--slots", type=int, default=200, help="of each engine")
     parser.add_argument("--partitions", type=int, default=0, help="0: as many as engines")
+    parser.add_argument("--window", type=float, default=60.0, help="seconds to measure, to nine tenths at most")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a host, on average")
+    parser.add_argument("--logs", type=Path, help="a directory that is made, for what distribute and engines have said")
     parser.add_argument("--profile", type=Path, help="a directory for the profile of one engine")
     options = parser.parse_args()
     with running(options) as simulation:
+        idle = simulation.idle()
+        report(*idle)
+        if not options.units:
+            return
         first, last = simulation.measure()
         problems = simulation.problems()
     report(first, last)

@@ -185,7 +185,7 @@ def distribute_side(database: Database, unit_ids: list[int], dead: str) -> None:
     assert write(lambda c: dispatch.beat(c, "me"))
     read(dispatch.leader_row)
     for look in (dispatch.glance, dispatch.backlog, dispatch.waiting_task_keys, dispatch.published_messages):
-        read(look)  # type: ignore[arg-type]
+        read(look)
     read(lambda c: dispatch.waiting_task_keys(c, False))
     read(lambda c: dispatch.waiting_tasks(c, [key]))
     read(lambda c: dispatch.waiting_units(c, [key, old_key], 5))
@@ -252,7 +252,7 @@ def kept(database: Database) -> None:
     for version in ("a" * 40, "b" * 40):
         write(lambda c: projects.put(c, "web", "ops", "main", version, 3, 100))  # noqa: B023
     for look in (projects.shown, projects.current, projects.versions, projects.needed):
-        read(look)  # type: ignore[arg-type]
+        read(look)
     read(lambda c: projects.find(c, "web"))
     read(lambda c: projects.neighbours(c, "web/a"))
     write(lambda c: projects.version_of(c, "web", "main"))
