@@ -201,18 +201,15 @@ def main() -> None:
 
 def report(first: Sample, last: Sample) -> None:
     units, seconds = last.units - first.units, last.at - first.at
-    print(
-        f"units: {units} in {seconds:.1f} s = {units / seconds:.1f} a second ({UNIT_HOSTS * units / seconds:.0f} hosts)"
-    )
-    print(f"{'':12} {'cores':>6} {'CPU ms a unit':>14}")
-    whole = 0.0
-    for part, before in first.cpu.items():
-        used = last.cpu[part] - before
-        whole += used
-        print(f"{part:12} {used / seconds:6.2f} {1000 * used / units:14.2f}")
-    print(f"{'all':12} {whole / seconds:6.2f} {1000 * whole / units:14.2f}")
+    print(f"{units} units in {seconds:.1f} s, {units / seconds:.1f} a second, {UNIT_HOSTS * units / seconds:.0f} hosts")
+    print(f"{'':24} {'cores':>8} {'CPU ms a unit':>14}")
+    used = {part: last.cpu[part] - before for part, before in first.cpu.items()}
+    for part, cpu in {**used, "all": sum(used.values())}.items():
+        print(f"{part:24} {cpu / seconds:8.2f} {1000 * cpu / units if units else 0:14.2f}")
+    print(f"{'':24} {'a second':>8} {'a unit':>14}")
     for name, before in first.status.items():
-        print(f"{name:24} {(last.status[name] - before) / units:10.2f} a unit")
+        number = last.status[name] - before
+        print(f"{name:24} {number / seconds:8.1f} {number / units if units else 0:14.2f}")
 
 
 if __name__ == "__main__":
