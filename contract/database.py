@@ -169,6 +169,7 @@ def _mysql(
         hide_parameters=True,  # what a task holds has no place in an error's text, and so in a log
         connect_args=arguments,
         isolation_level="READ COMMITTED",
+        pool_reset_on_return=None,  # _once() has ended every transaction; else each of them costs one more ROLLBACK
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=answer_timeout_seconds,

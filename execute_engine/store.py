@@ -64,10 +64,9 @@ class Store:
         if unit_id in held:
             return None
         found = self._database.write(lambda connection: self._claim(connection, unit_id, room, with_files))
-        if not isinstance(found, int):
-            return found
-        fail_point("claimed")
-        return self._load(unit_id, found)
+        if isinstance(found, Claimed):
+            fail_point("claimed")
+        return found
 
     def claim_oldest(
         self, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True
@@ -178,15 +177,16 @@ class Store:
         hosts = sum(row.host_count for row in found)
         return sum(row.unreachable for row in found) / hosts if hosts else None
 
-    def _claim(self, connection: sa.Connection, unit_id: int, room: Room, with_files: bool) -> int | NoRoom | None:
-        """The unit's host count when it is ours now."""
+    def _claim(self, connection: sa.Connection, unit_id: int, room: Room, with_files: bool) -> Claimed | NoRoom | None:
+        """One transaction for the claim and what is claimed: a commit costs as much as several SELECTs."""
         columns = (unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count)
-        of_task = sa.select(*columns, task.c.needs_files).join(task, task.c.key == unit.c.task_key)
+        of_task = sa.select(*columns, task.c.needs_files, task.c.state.label("task_state"))
+        of_task = of_task.join(task, task.c.key == unit.c.task_key)
         row = connection.execute(of_task.where(unit.c.id == unit_id)).first()
         if row is None:
             return None
         if (row.state, row.incarnation, row.begun_at) == (UnitState.RUNNING, self.incarnation, None):
-            return int(row.host_count)  # claimed, and the answer was lost
+            return self._load(connection, unit_id, row.host_count)  # claimed, and the answer was lost
         if row.state != UnitState.PUBLISHED or (row.needs_files and not with_files):
             return None
         if not room.fits(row.host_count):
@@ -204,13 +204,14 @@ class Store:
         )
         if claimed.rowcount != 1:
             return None
-        connection.execute(
-            sa.update(task)
-            .where(task.c.key == row.task_key, task.c.state == TaskState.QUEUED)
-            .values(state=TaskState.RUNNING, started_at=now())
-        )
+        if row.task_state == TaskState.QUEUED:  # else every claim would wait for the row that all of a task share
+            connection.execute(
+                sa.update(task)
+                .where(task.c.key == row.task_key, task.c.state == TaskState.QUEUED)
+                .values(state=TaskState.RUNNING, started_at=now())
+            )
         self._write_free_slots(connection, room.free_after(row.host_count))
-        return int(row.host_count)
+        return self._load(connection, unit_id, row.host_count)
 
     def _begin(self, connection: sa.Connection, unit_id: int) -> bool:
         ours = (unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == self.incarnation)
@@ -224,9 +225,9 @@ class Store:
         mine = engine.c.incarnation == self.incarnation
         connection.execute(sa.update(engine).where(mine).values(free_slots=free_slots))
 
-    def _load(self, unit_id: int, hosts: int) -> Claimed:
+    def _load(self, connection: sa.Connection, unit_id: int, hosts: int) -> Claimed:
         try:
-            return self._database.read(lambda connection: self._read(connection, unit_id, hosts))
+            return self._read(connection, unit_id, hosts)
         except (ValueError, KeyError, TypeError, SecretError) as exc:
             return Claimed(unit_id, hosts, None, {}, f"the task of this unit cannot be read: {exc!r}")
 
