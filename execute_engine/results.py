@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 import sqlalchemy as sa
 
@@ -102,7 +102,7 @@ def _store(connection: sa.Connection, incarnation: str, rows: Sequence[HostRow])
 
 
 def _update(connection: sa.Connection, updates: dict[str, sa.TextClause], rows: Sequence[HostRow]) -> int:
-    values = json.dumps([asdict(row) for row in rows], separators=(",", ":"))
+    values = json.dumps([vars(row) for row in rows], separators=(",", ":"))
     return connection.execute(updates[connection.dialect.name], {"rows": values}).rowcount
 
 

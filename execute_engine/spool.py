@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
@@ -243,7 +243,7 @@ def _header(incarnation: str) -> bytes:
 
 
 def _record(row: HostRow) -> bytes:
-    payload = json.dumps(asdict(row), ensure_ascii=False, separators=(",", ":")).encode()
+    payload = json.dumps(vars(row), ensure_ascii=False, separators=(",", ":")).encode()
     return _PREFIX.pack(len(payload), zlib.crc32(payload)) + payload
 
 
