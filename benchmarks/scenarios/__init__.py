@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import Scenario
-from benchmarks.scenarios import cpu, daemons, sick, wall
+from benchmarks.scenarios import cpu, daemons, growth, sick, wall
 
-SCENARIOS: dict[str, Scenario] = {each.name: each for family in (cpu, wall, sick, daemons) for each in family.SCENARIOS}
+FAMILIES = (cpu, wall, sick, daemons, growth)
+SCENARIOS: dict[str, Scenario] = {each.name: each for family in FAMILIES for each in family.SCENARIOS}
