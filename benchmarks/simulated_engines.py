@@ -70,6 +70,7 @@ def _fork(parent: int, work: Callable[[], int]) -> int:
 
 def _hosts(hosts: SimulatedHosts) -> int:
     processes.set_title("simulated hosts")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is the last to end
     hosts.serve()
     return 0
 

@@ -1,5 +1,6 @@
 """How many units a second dispatcher, Kafka, database and beats carry with 100 engines without ssh; all else is real.
 
+    .venv/bin/python -m benchmarks simulation
     .venv/bin/python -m benchmarks.scenarios.simulation [--engines 100] [--units 6000] [--profile DIRECTORY]
 
 Its own MariaDB and Kafka, distribute as a service, and the engines' consumers as processes of one harness, whose
@@ -25,7 +26,7 @@ from pathlib import Path
 import psutil
 from kafka.admin import KafkaAdminClient
 
-from benchmarks.harness import ROOT, say
+from benchmarks.harness import ROOT, Figures, Goal, Options, Scenario, say
 from contract.config import DatabaseSettings
 from contract.database import Database
 from contract.migrations import upgrade
@@ -168,49 +169,74 @@ def _cpu_of(pid: int) -> float:
 @contextmanager
 def running(options: argparse.Namespace) -> Iterator[Simulation]:
     with tempfile.TemporaryDirectory(prefix="ee-sim-", ignore_cleanup_errors=True) as directory:
-        simulation = Simulation(Path(directory), options)
+        simulated = Simulation(Path(directory), options)
         try:
-            yield simulation
+            yield simulated
         finally:
-            simulation.stop()
+            simulated.stop()
             if options.logs:
                 shutil.copytree(directory, options.logs, ignore=lambda _, names: [n for n in names if ".log" not in n])
 
 
-def main() -> None:
+def arguments(*given: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=int, default=100)
-    parser.add_argument("--units", type=int, default=6000, help=f"of {UNIT_HOSTS} hosts")
+    parser.add_argument("--units", type=int, default=6000, help=f"of {UNIT_HOSTS} hosts; 0: only the idle time")
     parser.add_argument("--slots", type=int, default=200, help="of each engine")
     parser.add_argument("--partitions", type=int, default=0, help="0: as many as engines")
     parser.add_argument("--window", type=float, default=60.0, help="seconds to measure, to nine tenths at most")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a host, on average")
     parser.add_argument("--logs", type=Path, help="a directory that is made, for what distribute and engines have said")
     parser.add_argument("--profile", type=Path, help="a directory for the profile of one engine")
-    options = parser.parse_args()
-    with running(options) as simulation:
-        idle = simulation.idle()
-        report(*idle)
-        if not options.units:
-            return
-        first, last = simulation.measure()
-        problems = simulation.problems()
-    report(first, last)
-    print(f"warnings and errors: {len(problems)}", *problems[-5:], sep="\n  ")
+    return parser.parse_args(given)
 
 
-def report(first: Sample, last: Sample) -> None:
+def simulation(options: Options) -> Figures:
+    sizes = ("--engines", "2", "--units", "20", "--window", "10") if options.smallest else ()
+    rates, notes = [], []
+    for _ in range(options.rounds):
+        with running(arguments(*sizes)) as simulated:
+            idle = simulated.idle()
+            loaded = simulated.measure()
+        rates.append((loaded[1].units - loaded[0].units) / (loaded[1].at - loaded[0].at))
+        notes += ["idle:", *report(*idle), "with all units submitted:", *report(*loaded)]
+    return Figures("units a second", {"all engines": rates}, goals=[Goal("all engines", at_least=60)], notes=notes)
+
+
+def main() -> None:
+    options = arguments(*sys.argv[1:])
+    with running(options) as simulated:
+        print(*report(*simulated.idle()), sep="\n")
+        if options.units:
+            print(*report(*simulated.measure()), sep="\n")
+            problems = simulated.problems()
+            print(f"warnings and errors: {len(problems)}", *problems[-5:], sep="\n  ")
+
+
+def report(first: Sample, last: Sample) -> Iterator[str]:
+    """A table of what was used from one sample to the other."""
     units, seconds = last.units - first.units, last.at - first.at
-    print(f"{units} units in {seconds:.1f} s, {units / seconds:.1f} a second, {UNIT_HOSTS * units / seconds:.0f} hosts")
-    print(f"{'':24} {'cores':>8} {'CPU ms a unit':>14}")
+    yield f"{units} units in {seconds:.1f} s, {units / seconds:.1f} a second, {UNIT_HOSTS * units / seconds:.0f} hosts"
+    yield f"{'':24} {'cores':>8} {'CPU ms a unit':>14}"
     used = {part: last.cpu[part] - before for part, before in first.cpu.items()}
     for part, cpu in {**used, "all": sum(used.values())}.items():
-        print(f"{part:24} {cpu / seconds:8.2f} {1000 * cpu / units if units else 0:14.2f}")
-    print(f"{'':24} {'a second':>8} {'a unit':>14}")
+        yield f"{part:24} {cpu / seconds:8.2f} {1000 * cpu / units if units else 0:14.2f}"
+    yield f"{'':24} {'a second':>8} {'a unit':>14}"
     for name, before in first.status.items():
         number = last.status[name] - before
-        print(f"{name:24} {number / seconds:8.1f} {number / units if units else 0:14.2f}")
+        yield f"{name:24} {number / seconds:8.1f} {number / units if units else 0:14.2f}"
 
+
+SCENARIOS = (
+    Scenario(
+        "simulation",
+        "units a second that dispatcher, Kafka, database and beats carry with 100 engines whose hosts are simulated",
+        "at least 60, and better 200",
+        "Units that ended in a window of 60 s, 30 hosts each that answer after half a second to one and a half. All of "
+        "it shares this machine: also the engines' consumers, which have machines of their own elsewhere.",
+        simulation,
+    ),
+)
 
 if __name__ == "__main__":
     main()
