@@ -36,7 +36,7 @@ offsets.topic.replication.factor={copies}
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor={copies}
 transaction.state.log.min.isr={in_sync}
-group.initial.rebalance.delay.ms=0
+group.initial.rebalance.delay.ms={rebalance_delay_ms}
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=1000
 auto.create.topics.enable=false
@@ -59,8 +59,12 @@ class KafkaCluster:
     With an authority they have certificates of it, speak SASL_SSL alone, and let USER in with this password.
     """
 
-    def __init__(self, directory: Path, authority: Authority | None = None, password: str = PASSWORD) -> None:
+    def __init__(
+        self, directory: Path, authority: Authority | None = None, password: str = PASSWORD, rebalance_delay_ms: int = 0
+    ) -> None:
+        """rebalance_delay_ms: for how long a new group waits for more members; the broker's own default is 3000."""
         self.directory = directory
+        self._rebalance_delay_ms = rebalance_delay_ms
         self._authority = authority
         self._password = password
         self.bootstrap = ""
@@ -121,7 +125,7 @@ class KafkaCluster:
             text = PROPERTIES.format(
                 number=number, voters=voters, client=client, controller=controller, copies=copies,
                 in_sync=max(1, copies - 1), data=self.directory / f"data-{number}",
-                protocol="SASL_SSL" if self._authority else "PLAINTEXT",
+                protocol="SASL_SSL" if self._authority else "PLAINTEXT", rebalance_delay_ms=self._rebalance_delay_ms,
             )  # fmt: skip
             if self._authority:
                 certificate, key = self._authority.issue(f"broker-{number}", "127.0.0.1")
