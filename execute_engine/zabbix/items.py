@@ -73,6 +73,11 @@ def _twice(key: str, operator: str) -> str:
     return f'count(/T/{key},#2,"{operator}","0")=2'
 
 
+def _still(key: str, operator: str) -> str:
+    """The same, and values come: of an engine that is gone its missing ping says enough, whatever it said last."""
+    return f"{_twice(key, operator)} and nodata(/T/{key},{SILENCE})=0"
+
+
 def _lasts(key: str, period: str) -> str:
     """Values came before this period, too: what is said of it is not said of a daemon that has just begun."""
     return f"count(/T/{key},{period}:now-{period})>0"
@@ -116,7 +121,7 @@ ENGINE = Template(
         Trigger("Engine: no ping", f"nodata(/T/exec.engine.ping,{SILENCE})=1", "HIGH",
                 "The engine is stopped, its machine or the way to Zabbix is down, or its consumer is stuck. Look at"
                 " systemctl status execute-engine; the log says why values were refused."),
-        Trigger("Engine: consumer is stuck", _twice("exec.engine.consumer", "eq"), "HIGH",
+        Trigger("Engine: consumer is stuck", _still("exec.engine.consumer", "eq"), "HIGH",
                 "The consumer's loop stood still for two intervals. The supervisor ends it after 30 s and starts"
                 " another; where this comes again, see the log, the disk of STATE_DIR, the load of the machine."),
         Trigger("Engine: children end again and again",
@@ -129,12 +134,12 @@ ENGINE = Template(
                 "WARNING",
                 "For 10 minutes there was hardly a free slot: tasks wait. Add engines or raise SLOTS; where the oldest"
                 " running host grows too, hung hosts hold the slots until their deadlines."),
-        Trigger("Engine: share is not seen", f"{_twice('exec.engine.share', 'eq')} and {SHARE}=1", "AVERAGE",
+        Trigger("Engine: share is not seen", f"{_still('exec.engine.share', 'eq')} and {SHARE}=1", "AVERAGE",
                 "FILES_DIR does not answer: tasks that need project files go to other engines. Look at the mount"
                 " (systemctl status mnt.mount) and the NFS server."),
-        Trigger("Engine: database is away", _twice("exec.engine.database", "eq"), "HIGH",
+        Trigger("Engine: database is away", _still("exec.engine.database", "eq"), "HIGH",
                 "Nothing is claimed, running units go on, results are kept in the spool until it is back."),
-        Trigger("Engine: Kafka is away", _twice("exec.engine.kafka", "eq"), "AVERAGE",
+        Trigger("Engine: Kafka is away", _still("exec.engine.kafka", "eq"), "AVERAGE",
                 "Tasks are accepted, and wait until it is back. Look at the brokers."),
         Trigger("Engine: spool grows",
                 f"monoinc(/T/exec.engine.spooled,{GROWS})=1"
@@ -148,9 +153,9 @@ ENGINE = Template(
                 "WARNING",
                 "More than 5% of the hosts that ended in 15 minutes did so at a deadline. Their blame says what they"
                 " were stuck on; if it is the same everywhere, it is the task, or the network of this engine."),
-        Trigger("Engine: unkillable processes", _twice("exec.engine.unkillable", "gt"), "WARNING",
+        Trigger("Engine: unkillable processes", _still("exec.engine.unkillable", "gt"), "WARNING",
                 "A process hangs in the kernel, as on a dead share, and keeps its slot. GET /engines/ names it."),
-        Trigger("Engine: braked", _twice("exec.engine.braked", "gt"), "WARNING",
+        Trigger("Engine: braked", _still("exec.engine.braked", "gt"), "WARNING",
                 "Its last units ended unreachable, those of others did not. Look at this engine's network and key."),
     ),
     macros=(

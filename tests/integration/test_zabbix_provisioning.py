@@ -54,6 +54,14 @@ BAD = {
     "exec.distribute.errors": 6,
     "exec.distribute.oldest_unit_seconds": 1801,
 }
+OF_THE_LIVING = {
+    "Engine: consumer is stuck",
+    "Engine: share is not seen",
+    "Engine: database is away",
+    "Engine: Kafka is away",
+    "Engine: unkillable processes",
+    "Engine: braked",
+}
 GOOD = {
     "exec.engine.ping": 1,
     "exec.engine.consumer": 1,
@@ -322,4 +330,6 @@ def test_each_trigger_fires_on_what_it_is_for_and_ends_with_it(api: Any, zabbix:
         wait_for("every problem", goes_bad)
     except TimeoutError:
         assert zabbix.problems("engine-1") == everything
+    wait_for("the silence of one that is gone", lambda: not OF_THE_LIVING & zabbix.problems("engine-1"), 240)
+    assert "Engine: no ping" in zabbix.problems("engine-1")
     wait_for("no problem any more", is_good, 400)
