@@ -25,7 +25,7 @@ from contract.errors import MessageError
 from contract.kafka_trouble import KafkaTrouble
 from contract.message import UnitMessage
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.5
 COMMIT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 LAG_SECONDS = 10.0  # between two looks at how much waits
@@ -35,6 +35,7 @@ LOOK_SECONDS = 1.0
 LAST_ANSWER = "last-heartbeat-seconds-ago"  # a metric of the client
 SILENCE_SECONDS = 12.0  # four heartbeats to the group's coordinator without an answer: Kafka is away
 REBUILD_SECONDS = 40.0  # of it: a client may have lost its way to a coordinator that is there; a new one finds it
+JOIN_SECONDS = 120.0  # of it while a coordinator has our wish to join: it answers when all members have said so
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class Subscription:
         metrics = consumer.metrics(raw=True).items()
         answered_before = next(float(value.value()) for metric, value in metrics if metric.name == LAST_ANSWER)
         silence = min(answered_before, time.monotonic() - built_at)
-        if silence > REBUILD_SECONDS:
+        if silence > (JOIN_SECONDS if _waits_for_others(consumer) else REBUILD_SECONDS):
             raise KafkaTimeoutError(f"no answer to a heartbeat for {silence:.0f} s")
         if silence > SILENCE_SECONDS:
             self._mark_away(f"no answer to a heartbeat for {silence:.0f} s", time.monotonic() - silence)
@@ -266,6 +267,16 @@ class Subscription:
             consumer.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
         except KafkaError as exc:
             log.info("the group was not left in time", extra={"error": f"{type(exc).__name__}: {exc}"})
+
+
+def _waits_for_others(consumer: KafkaConsumer) -> bool:
+    """Whether a coordinator that is there has our wish to join; such a client sends no heartbeats.
+
+    One that gave up would stay in the group, which waits for it, and its successor is a new member, for whom the group
+    begins anew: of many engines that start at once none would ever have a partition.
+    """
+    coordinator = consumer._coordinator
+    return bool(coordinator.rejoining) and not coordinator.coordinator_unknown()
 
 
 def client_arguments(settings: KafkaSettings, client_id: str) -> dict[str, Any]:

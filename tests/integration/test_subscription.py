@@ -227,6 +227,7 @@ def test_while_the_group_waits_for_a_member_that_was_killed_kafka_is_not_away(
     kafka: KafkaCluster, settings: KafkaSettings, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(subscription, "REBUILD_SECONDS", 2.0)
     create(kafka.bootstrap, settings.topic)
     command = [sys.executable, "-c", MEMBER, kafka.bootstrap, settings.topic]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as member:
@@ -240,6 +241,8 @@ def test_while_the_group_waits_for_a_member_that_was_killed_kafka_is_not_away(
     while time.monotonic() < deadline:
         assert tested.answers is None
         time.sleep(0.1)
+    monkeypatch.setattr(subscription, "JOIN_SECONDS", 1.0)
+    wait_for("it to give up", lambda: tested.answers is False)
 
 
 def test_a_message_whose_partition_went_elsewhere_is_not_committed_by_the_former_holder(
