@@ -1,6 +1,7 @@
 """The schema's version: distribute brings it up to date when it starts, everybody else only looks at it.
 
-The migrations stand in sql/versions, numbered; only going up is supported.
+The migrations stand in sql/versions, numbered; only going up is supported. Alembic, 20 MB, is imported by the process
+that runs them and by nobody who only looks.
 """
 
 from __future__ import annotations
@@ -11,10 +12,6 @@ import time
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from contract.database import Database
 from contract.errors import DatabaseAway, SchemaError, SchemaOutdated
@@ -23,6 +20,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "sql"
 LOCK_TIMEOUT_SECONDS = 600
 LOCK_ASK_SECONDS = 2  # a single question to the server, well under the handle's answer_timeout_seconds
 STATEMENT_TIMEOUT_SECONDS = 3600  # an index on a big table takes its time
+_TABLE = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ def check(database: Database) -> None:
 
 def _outdated(database: Database) -> str:
     """What is found when it is older than expected, else an empty string. Raises SchemaError when it is newer."""
-    found = database.read(lambda connection: MigrationContext.configure(connection).get_current_heads())
+    found = database.read(_found)
     if not found:
         return "none"
     version = ", ".join(found)
@@ -63,11 +61,17 @@ def _outdated(database: Database) -> str:
     return "" if version == known[-1] else version
 
 
+def _found(connection: sa.Connection) -> list[str]:
+    """As Alembic notes it: one row."""
+    if not sa.inspect(connection).has_table(_TABLE.name):
+        return []
+    return list(connection.scalars(sa.select(_TABLE.c.version_num)))
+
+
 @functools.cache
 def _versions() -> tuple[str, ...]:
-    """The versions this program knows, oldest first."""
-    scripts = ScriptDirectory(str(SCRIPTS))
-    return tuple(script.revision for script in scripts.walk_revisions())[::-1]
+    """The versions this program knows, oldest first: 0001 of 0001_first.py."""
+    return tuple(sorted(path.name.split("_")[0] for path in SCRIPTS.glob("versions/*_*.py")))
 
 
 def _run(database: Database) -> None:
@@ -82,6 +86,9 @@ def _run(database: Database) -> None:
 
 
 def _upgrade(connection: sa.Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     command.upgrade(config, "head")

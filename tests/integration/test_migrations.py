@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import mysql
 
 from contract import migrations, tables
@@ -158,6 +161,17 @@ def test_a_newer_schema_is_refused_and_not_touched(database: Database, call: Cal
     assert "run that version here too" in str(caught.value)
     assert schema(database) == before
     assert version(database) == [("9999",)]
+
+
+def test_the_versions_that_the_files_are_named_by_are_alembics() -> None:
+    scripts = ScriptDirectory(str(migrations.SCRIPTS)).walk_revisions()
+    assert list(migrations._versions()) == [script.revision for script in scripts][::-1]
+
+
+def test_who_only_looks_at_the_version_does_not_import_alembic() -> None:
+    code = "import sys, distribute.web, distribute.dispatcher, execute_engine.consumer; print('alembic' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert printed.stdout == "False\n"
 
 
 def test_a_missing_schema_is_outdated_and_only_looked_at(empty: Database) -> None:
