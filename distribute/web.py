@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import mmap
 import socket
@@ -95,7 +96,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._metrics_folder = metrics_folder
         self._listener = listener
         self.lifeline = lifeline
-        self.flask: APIFlask | None = None  # a worker's
+        self.database = Database(config.database, pool_size=THREADS + MOST_CLONES + 1)  # the one for the sweep
+        self.flask: APIFlask | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -105,6 +107,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_class": _Worker,
             "workers": self.config.distribute.workers,
             "threads": THREADS,
+            "preload_app": True,
             "timeout": HUNG_WORKER_SECONDS,
             "graceful_timeout": STOP_SECONDS,
             "keepalive": KEEP_ALIVE_SECONDS,
@@ -113,6 +116,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "logger_class": _Logger,
             "when_ready": lambda _arbiter: self._tell_ready(),
             "post_fork": _become_worker,
+            "post_worker_init": lambda _worker: self._begin(),
             # The arbiter's end alone: a worker leaves through the same frames and must not take the folder away.
             "on_exit": lambda _arbiter: run_folder.leave(self._metrics_folder),
         }
@@ -120,13 +124,15 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """In each worker, after the fork."""
-        database = Database(self.config.database, pool_size=THREADS + MOST_CLONES + 1)  # the one for the sweep
-        threading.Thread(target=_upgrade, args=(database,), name="upgrade", daemon=True).start()
-        Sweep(Tree(self.config.distribute.files_dir), database).start()
-        self.flask = app = create_app(self.config, database)
+        """In the arbiter, so that the workers share it; there nothing of it connects or starts a thread."""
+        self.flask = app = create_app(self.config, self.database)
         app.wsgi_app = _with_deadlines(app.wsgi_app)
         return app
+
+    def _begin(self) -> None:
+        """In each worker."""
+        threading.Thread(target=_upgrade, args=(self.database,), name="upgrade", daemon=True).start()
+        Sweep(Tree(self.config.distribute.files_dir), self.database).start()
 
     def run(self) -> None:
         _Arbiter(self).run()
@@ -142,6 +148,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
                 context.current().change(self.config)
 
     def _tell_ready(self) -> None:
+        gc.collect()
+        gc.freeze()  # no collection of a worker's may touch, and so copy, what it shares with the arbiter
         self.lifeline.ready()
         self.lifeline.status(f"answers on {self.config.distribute.host}, port {self.config.distribute.port}")
 
