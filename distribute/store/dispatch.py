@@ -5,8 +5,10 @@ Candidates come from a plain SELECT; each change is an UPDATE on the condition t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -149,24 +151,7 @@ def resign(connection: sa.Connection, holder: str) -> None:
 
 
 def glance(connection: sa.Connection) -> Glance:
-    slots = sa.select(sa.func.coalesce(sa.func.sum(engine.c.slots), 0)).where(engine.c.state == EngineState.LIVE)
-    published = sa.select(sa.func.coalesce(sa.func.sum(unit.c.host_count), 0)).where(
-        unit.c.state == UnitState.PUBLISHED
-    )
-    of_files = published.join(task, task.c.key == unit.c.task_key).where(task.c.needs_files)
-    waiting = sa.select(sa.func.min(unit.c.task_key)).where(unit.c.state == UnitState.WAITING)
-    row = connection.execute(
-        sa.select(
-            slots.scalar_subquery(),
-            published.scalar_subquery(),
-            waiting.scalar_subquery(),
-            _finished().limit(1).scalar_subquery(),
-            _cancelled().limit(1).scalar_subquery(),
-            sa.select(sa.func.count()).select_from(dispatch_hold).scalar_subquery(),
-            slots.where(engine.c.sees_files).scalar_subquery(),
-            of_files.scalar_subquery(),
-        )
-    ).one()
+    row = connection.execute(_glance()).one()
     return Glance(
         int(row[0]),
         int(row[1]),
@@ -176,6 +161,27 @@ def glance(connection: sa.Connection) -> Glance:
         row[5] > 0,
         int(row[6]),
         int(row[7]),
+    )
+
+
+@functools.cache
+def _glance() -> sa.Select[Any]:
+    """Made once: that costs more than the database takes to answer."""
+    slots = sa.select(sa.func.coalesce(sa.func.sum(engine.c.slots), 0)).where(engine.c.state == EngineState.LIVE)
+    published = sa.select(sa.func.coalesce(sa.func.sum(unit.c.host_count), 0)).where(
+        unit.c.state == UnitState.PUBLISHED
+    )
+    of_files = published.join(task, task.c.key == unit.c.task_key).where(task.c.needs_files)
+    waiting = sa.select(sa.func.min(unit.c.task_key)).where(unit.c.state == UnitState.WAITING)
+    return sa.select(
+        slots.scalar_subquery(),
+        published.scalar_subquery(),
+        waiting.scalar_subquery(),
+        _finished().limit(1).scalar_subquery(),
+        _cancelled().limit(1).scalar_subquery(),
+        sa.select(sa.func.count()).select_from(dispatch_hold).scalar_subquery(),
+        slots.where(engine.c.sees_files).scalar_subquery(),
+        of_files.scalar_subquery(),
     )
 
 
