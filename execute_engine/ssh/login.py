@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 import asyncssh
+from asyncssh.constants import MSG_IGNORE
 
 from execute_engine.errors import KeyFileError
 from execute_engine.job import SshSettings
@@ -188,6 +189,11 @@ class Client(asyncssh.SSHClient):
 
 
 class _Connection(asyncssh.SSHClientConnection):
+    def send_packet(self, pkttype: int, *args: bytes, **more: Any) -> None:
+        """asyncssh sends an empty packet before each one, which helps CBC ciphers (RFC 4253, 9.3.1): we offer none."""
+        if pkttype != MSG_IGNORE:
+            super().send_packet(pkttype, *args, **more)
+
     def set_extra_info(self, **kwargs: Any) -> None:
         super().set_extra_info(**kwargs)
         client = self.get_owner()
