@@ -214,7 +214,18 @@ def expect_problem(zabbix: Zabbix, name: str) -> None:
 
 
 def expect_no_problem(zabbix: Zabbix) -> None:
-    wait_for("no problem", lambda: not zabbix.problems(HOST), SHOWN_SECONDS)
+    shown: list[str] = []
+
+    def is_well() -> bool:
+        nonlocal shown
+        shown = sorted(zabbix.problems(HOST))
+        return not shown
+
+    try:
+        wait_for("no problem", is_well, SHOWN_SECONDS)
+    except TimeoutError:
+        assert shown == []
+        raise
 
 
 def consumer(box: SystemdBox) -> int:
