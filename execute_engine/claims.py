@@ -8,7 +8,6 @@ from execute_engine.slots import Room
 from execute_engine.subscription import Delivery
 
 QUIET_SECONDS = 0.2  # Kafka has given nothing for so long, or there was nothing in the database: look there (again)
-LONGEST_QUIET_SECONDS = 1.6  # with Kafka, after several looks in vain: an idle engine costs little, a hundred do not
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,6 @@ class Claims:
 
     def __init__(self, has_kafka: bool) -> None:
         self._pause_seconds = QUIET_SECONDS if has_kafka else 0.0  # after a find: the next message may be on its way
-        self._longest_quiet = LONGEST_QUIET_SECONDS if has_kafka else QUIET_SECONDS
-        self._quiet_seconds = QUIET_SECONDS
         self._delivery: Delivery | None = None
         self._search: Search | None = None
         self._not_before = float("-inf")
@@ -66,15 +63,11 @@ class Claims:
     def found(self, moment: float) -> Delivery | None:
         """The search brought a unit; returns the message that is done with, if it was for one."""
         self._free_at_last_try = None
-        self._quiet_seconds = QUIET_SECONDS
         return self._done(moment + self._pause_seconds)
 
     def nothing(self, moment: float) -> Delivery | None:
         """There is nothing, or the message's unit is not to be had: that message is done with too."""
-        quiet = self._quiet_seconds
-        if self._delivery is None:
-            self._quiet_seconds = min(2 * quiet, self._longest_quiet)
-        return self._done(moment + quiet)
+        return self._done(moment + QUIET_SECONDS)
 
     def no_room(self, moment: float) -> None:
         """What was found is too large for now."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from contract.message import UnitMessage
-from execute_engine.claims import LONGEST_QUIET_SECONDS, QUIET_SECONDS, Claims
+from execute_engine.claims import QUIET_SECONDS, Claims
 from execute_engine.slots import Room
 from execute_engine.subscription import Delivery
 
@@ -86,31 +86,3 @@ def test_a_message_that_comes_during_a_scan_is_not_done_with_by_it() -> None:
     search = claims.next(ROOM, 10.0)
     assert search is not None
     assert search.delivery == delivery()
-
-
-def test_with_kafka_looks_in_vain_become_fewer_until_one_finds_something() -> None:
-    claims = Claims(has_kafka=True)
-    moment, pauses = 10.0, []
-    for _ in range(6):
-        assert claims.next(ROOM, moment) is not None
-        claims.nothing(moment)
-        due_at = claims.due_at(ROOM)
-        assert due_at is not None
-        pauses.append(due_at - moment)
-        moment = due_at
-    assert pauses == sorted(pauses)
-    assert (round(pauses[0], 3), round(pauses[-1], 3)) == (QUIET_SECONDS, LONGEST_QUIET_SECONDS)
-    claims.next(ROOM, moment)
-    claims.found(moment)
-    claims.next(ROOM, moment + QUIET_SECONDS)
-    claims.nothing(moment + QUIET_SECONDS)
-    assert claims.next(ROOM, moment + 2 * QUIET_SECONDS + 0.001) is not None
-
-
-def test_a_message_in_vain_changes_no_pause() -> None:
-    claims = Claims(has_kafka=True)
-    for _ in range(5):
-        claims.message(delivery())
-        assert claims.next(ROOM, 10.0) is not None
-        claims.nothing(10.0)
-    assert claims.next(ROOM, 10.0 + QUIET_SECONDS) is not None
