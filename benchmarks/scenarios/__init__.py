@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.harness import Scenario
-from benchmarks.scenarios import cpu, daemons, growth, sick, simulation, wall
+from benchmarks.scenarios import cpu, crowd, daemons, growth, sick, simulation, wall
 
-FAMILIES = (cpu, wall, sick, daemons, growth, simulation)
+FAMILIES = (cpu, wall, sick, daemons, growth, crowd, simulation)
 SCENARIOS: dict[str, Scenario] = {each.name: each for family in FAMILIES for each in family.SCENARIOS}

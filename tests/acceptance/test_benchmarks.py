@@ -19,6 +19,11 @@ CONTESTANTS = {
     "playbook": {"engine", "ansible-playbook", "ansible-playbook, tuned"},
     "hung-cost": {"4 units", "8 units"},
     "idle-memory": {"engine", "distribute"},
+    "large-post": {"answer", "first host, after the answer"},
+    "fairness": {"engine, alone", "engine, behind the large task"},
+    "engines": {"1 engine", "2 engines"},
+    "results": {"the engine's writer", "one executemany of INSERTs"},
+    "stream": {"web worker, growth"},
 }
 
 
