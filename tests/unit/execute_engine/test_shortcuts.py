@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible._internal._datatag._tags import Origin, TrustedAsTemplate
+from ansible.module_utils._internal._datatag import AnsibleTagHelper
+from ansible.playbook.base import FieldAttributeBase
+from ansible.playbook.block import Block
+from ansible.playbook.play import Play
+from ansible.playbook.play_context import PlayContext
+from ansible.playbook.role_include import IncludeRole
+from ansible.playbook.task import Task
+from ansible.template import Templar
 
 from execute_engine import shortcuts
 from execute_engine.shortcuts import KEPT_MODULES
@@ -105,3 +116,77 @@ def test_plugin_folders_are_listed_once() -> None:
     list(lookups.all(path_only=True))
     list(connections.all(class_only=True))
     assert len(listed) == 3
+
+
+VALUES: list[Any] = [
+    None, True, False, 0, 5, "", "yes", "22", "a b", "{{ name }}", "{% if %}", [], ["a"], {}, {"a": 1}, 1.5, b"a",
+    TrustedAsTemplate().tag("{{ name }}"), TrustedAsTemplate().tag("plain"), Origin(path="/a").tag("yes"),
+    Origin(path="/a").tag(22),
+]  # fmt: skip
+
+
+def outcome(work: Callable[[], Any]) -> tuple[Any, ...]:
+    """All that can be told of what came of it."""
+    try:
+        value = work()
+    except Exception as error:  # noqa: BLE001 - an error is an outcome too
+        return type(error), str(error)
+    tags = AnsibleTagHelper.tags(value)
+    return type(value), value, tags
+
+
+@pytest.mark.parametrize("owner", [Task, PlayContext, Block, Play, IncludeRole])
+def test_every_keyword_is_validated_as_ansible_does_it(owner: type) -> None:
+    ansible = inspect.unwrap(FieldAttributeBase.post_validate_attribute)
+    templar = Templar(loader=None, variables={"name": "found"})
+    left = []
+
+    def leave(*given: Any, **more: Any) -> Any:
+        left.append(given)
+        return ansible(*given, **more)
+
+    ours = shortcuts._plain_as_they_are(leave)
+    names = list(owner.fattributes)  # type: ignore[attr-defined]
+    for name in names:
+        for value in VALUES:
+            subject = owner()
+            setattr(subject, name, value)
+            found = outcome(functools.partial(ours, subject, name, templar=templar))
+            assert found == outcome(functools.partial(ansible, subject, name, templar=templar)), (name, value)
+    assert (len(left) < len(names) * len(VALUES)) == (owner is not IncludeRole)
+
+
+def test_a_name_is_looked_up_once_and_its_answer_is_nobody_elses() -> None:
+    looked_up = []
+
+    class Context:
+        def __init__(self, name: str, resolved: bool = True, deprecated: bool = False) -> None:
+            self.original_name, self.resolved, self.deprecated = name, resolved, deprecated
+            self.raw_error_list: list[Exception] = []
+
+    class Loader:
+        def find(self, name: str, *rest: Any) -> Context:
+            looked_up.append((name, *rest))
+            return Context(name, resolved=name != "missing", deprecated=name == "old")
+
+    find = shortcuts._names_once(Loader.find)
+    modules, actions = Loader(), Loader()
+    first = find(modules, "stat", collection_list=["a.b"])
+    first.original_name = "changed"
+    again = find(modules, "stat", collection_list=["a.b"])
+    assert (again.original_name, len(looked_up)) == ("stat", 1)
+    again.original_name = "changed"
+    assert find(modules, "stat", collection_list=["a.b"]).original_name == "stat"
+    for other in (
+        lambda: find(actions, "stat", collection_list=["a.b"]),
+        lambda: find(modules, "stat", collection_list=["c.d"]),
+        lambda: find(modules, "stat", ".py", collection_list=["a.b"]),
+    ):
+        before = len(looked_up)
+        other()
+        assert len(looked_up) == before + 1
+    for name in ("missing", "old"):
+        before = len(looked_up)
+        find(modules, name)
+        find(modules, name)
+        assert len(looked_up) == before + 2
