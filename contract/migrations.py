@@ -1,6 +1,6 @@
 """The schema's version: distribute brings it up to date when it starts, everybody else only looks at it.
 
-The migrations stand in sql/versions, numbered; only going up is supported. Alembic, 20 MB, is imported by the process
+The migrations stand in sql/versions, numbered; only going up is supported. Alembic, 11 MB, is imported by the process
 that runs them and by nobody who only looks.
 """
 
