@@ -49,7 +49,7 @@ from tests.servers import mariadb as mariadb_server
 from tests.servers.fixtures import while_started
 from tests.servers.fleet import Fleet
 from tests.servers.git import GitServer
-from tests.servers.kafka import KafkaCluster
+from tests.servers.kafka import KafkaCluster, close_dropped_sockets
 from tests.servers.link import Link
 from tests.servers.mariadb import MariaDB
 from tests.servers.process import ServerMissing
@@ -75,6 +75,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-seed", type=int, default=7, metavar="N", help="of the fault test's schedule and load")
     parser.addoption("--fault-seconds", type=float, default=45.0, metavar="S", help="how long faults are injected")
     parser.addoption("--zabbix-picture", type=Path, metavar="FILE", help="keep the dashboard, after a load of minutes")
+
+
+def pytest_configure() -> None:
+    close_dropped_sockets()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,9 +6,12 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
+
+from kafka.net.inet import KafkaNetSocket
 
 from tests.servers.certificates import Authority
 from tests.servers.process import Process, free_ports, program
@@ -145,6 +148,20 @@ class KafkaCluster:
             storage += ["--add-scram", f"{MECHANISM}=[name={USER},password={self._password}]"]
         command = [*_java("-Xmx128m"), *storage, "-c", str(self._properties(number))]
         subprocess.run(command, check=True, capture_output=True)
+
+
+class _DroppedSocket(socket.socket):
+    def __del__(self) -> None:
+        self.close()
+
+
+def close_dropped_sockets() -> None:
+    """Have kafka-python's sockets close without a warning.
+
+    A client that is closed while it connects forgets its socket (3.0, `KafkaNetSocket.sock_connect`). The garbage
+    collector would warn of it during any later test, which would fail for it.
+    """
+    setattr(KafkaNetSocket, "socket", lambda _, *arguments: _DroppedSocket(*arguments))  # noqa: B010
 
 
 def jars() -> Path:
