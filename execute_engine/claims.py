@@ -8,6 +8,7 @@ from execute_engine.slots import Room
 from execute_engine.subscription import Delivery
 
 QUIET_SECONDS = 0.2  # Kafka has given nothing for so long, or there was nothing in the database: look there (again)
+FED_SECONDS = 1.0  # the same when units come by Kafka: the database has only what others have no room for
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,12 @@ class Claims:
         self._free_at_last_try = None
         return self._done(moment + self._pause_seconds)
 
-    def nothing(self, moment: float) -> Delivery | None:
-        """There is nothing, or the message's unit is not to be had: that message is done with too."""
-        return self._done(moment + QUIET_SECONDS)
+    def nothing(self, moment: float, *, fed: bool) -> Delivery | None:
+        """There is nothing, or the message's unit is not to be had: that message is done with too.
+
+        fed: this engine has its share of Kafka's partitions, so a unit is found without a look.
+        """
+        return self._done(moment + (FED_SECONDS if fed else QUIET_SECONDS))
 
     def no_room(self, moment: float) -> None:
         """What was found is too large for now."""

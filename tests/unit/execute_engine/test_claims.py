@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from contract.message import UnitMessage
-from execute_engine.claims import QUIET_SECONDS, Claims
+from execute_engine.claims import FED_SECONDS, QUIET_SECONDS, Claims
 from execute_engine.slots import Room
 from execute_engine.subscription import Delivery
 
@@ -24,8 +24,18 @@ def test_one_search_at_a_time_and_none_without_room() -> None:
 def test_an_idle_engine_looks_again_after_a_pause() -> None:
     claims = Claims(has_kafka=False)
     claims.next(ROOM, 10.0)
-    assert claims.nothing(10.0) is None
+    assert claims.nothing(10.0, fed=False) is None
     assert claims.next(ROOM, 10.0 + QUIET_SECONDS / 2) is None
+    assert claims.next(ROOM, 10.0 + QUIET_SECONDS) is not None
+
+
+def test_an_idle_engine_that_has_its_partitions_looks_less_often_and_takes_a_message_at_once() -> None:
+    claims = Claims(has_kafka=True)
+    claims.next(ROOM, 10.0)
+    claims.nothing(10.0, fed=True)
+    assert claims.next(ROOM, 10.0 + QUIET_SECONDS) is None
+    assert claims.due_at(ROOM) == 10.0 + FED_SECONDS
+    claims.message(delivery())
     assert claims.next(ROOM, 10.0 + QUIET_SECONDS) is not None
 
 
@@ -50,7 +60,7 @@ def test_a_slot_that_became_free_makes_the_search_due() -> None:
 def test_a_message_is_looked_up_at_once_and_done_with_after_its_claim() -> None:
     claims = Claims(has_kafka=True)
     claims.next(ROOM, 10.0)
-    claims.nothing(10.0)
+    claims.nothing(10.0, fed=True)
     claims.message(delivery())
     search = claims.next(ROOM, 10.0)
     assert search is not None
@@ -64,7 +74,7 @@ def test_a_message_whose_unit_is_not_to_be_had_is_done_with_too() -> None:
     claims = Claims(has_kafka=True)
     claims.message(delivery())
     claims.next(ROOM, 10.0)
-    assert claims.nothing(10.0) == delivery()
+    assert claims.nothing(10.0, fed=True) == delivery()
 
 
 def test_a_message_without_room_is_kept_and_nothing_is_claimed_before_it() -> None:
