@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 MAX_FRAME_BYTES = 64 << 20
@@ -45,7 +45,7 @@ class HostDone:
     detail: dict[str, Any] = field(default_factory=dict)  # cmd, dest; counts; tasks: [{name, status, seconds}]
 
     def to_event(self) -> dict[str, Any]:
-        return {"event": "host_done", **asdict(self)}
+        return {"event": "host_done", **vars(self)}  # not a copy of all that is in detail, as asdict() makes it
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> HostDone:

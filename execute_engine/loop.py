@@ -211,8 +211,8 @@ class Loop:
             self._claims.no_room(moment)
             return
         if found is None:
-            subscription = self._parts.subscription
-            self._passed_over(self._claims.nothing(moment, fed=subscription is not None and subscription.lag is not None))
+            kafka = self._parts.subscription
+            self._passed_over(self._claims.nothing(moment, fed=kafka is not None and kafka.lag is not None))
             return
         self._done(self._claims.found(moment))
         self._last_claim = time.strftime("%H:%M:%S %Z")

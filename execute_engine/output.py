@@ -65,10 +65,10 @@ class Cleaner:
 
     def data(self, value: object) -> Any:
         """The same value as JSON types, each string masked and cut."""
-        if value is None or isinstance(value, bool | int | float):
-            return value
         if isinstance(value, str):
             return cut(self.mask(str(value)))
+        if value is None or isinstance(value, bool | int | float):
+            return value
         if isinstance(value, Mapping):
             return {self.mask(str(name)): self.data(item) for name, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
@@ -98,6 +98,8 @@ def readable(text: str) -> str:
 
 def cut(text: str, limit_bytes: int = FIELD_LIMIT_BYTES) -> str:
     """At most limit_bytes of UTF-8: what is too much goes from the middle, and a marker says how many bytes it was."""
+    if len(text) <= limit_bytes // 4:  # a character is 4 bytes at most
+        return text
     encoded = text.encode()
     if len(encoded) <= limit_bytes:
         return text

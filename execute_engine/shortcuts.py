@@ -4,8 +4,10 @@
   what a host of a shell task costs. No loader is given another folder once Ansible is loaded (fence).
 - A module with its arguments is put together for each host: 10%. It depends on few variables besides the arguments:
   where none of those that may differ from host to host is there, what was put together for one host goes to all.
-- Each of 118 keywords of a task, its blocks and its connection is templated and converted to its type: 6%. Nearly all
+- Each of 118 keywords of a task, its blocks and its connection is templated and converted to its type: 10%. Nearly all
   have a value that this leaves as it is: none, or one of the type already that holds no template.
+- Each option of a plugin is looked for in keywords, variables, environment, file and defaults: 3%. Nearly all are in no
+  keyword and no variable.
 - A plugin's or module's name is looked up in folders: 2%. An answer without reservations is kept.
 """
 
@@ -19,14 +21,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ansible.config.manager import ConfigManager
 from ansible.playbook.base import FieldAttributeBase
 from ansible.playbook.role_include import IncludeRole
 from ansible.plugins import action
 from ansible.plugins.loader import PluginLoader
 from ansible.utils.sentinel import Sentinel
 
-_TYPES = {"bool": bool, "int": int, "string": str}
+_TYPES = {"bool": bool, "int": int, "string": str, "list": list}
 _SKIPPED = object  # in place of a type
+_NONE = type(None)
 KEPT_MODULES = 32  # with their arguments; 130 KB each
 _INTERPRETER = "ansible_python_interpreter"
 _VARIABLES = (  # that module_common reads besides the interpreter
@@ -42,6 +46,7 @@ def install() -> None:
     """In this process and its forks, for good; when all folders of plugins are known."""
     PluginLoader.all = _paths_once(PluginLoader.all)
     PluginLoader.find_plugin_with_context = _names_once(PluginLoader.find_plugin_with_context)
+    ConfigManager.get_config_value_and_origin = _options_once(ConfigManager.get_config_value_and_origin)
     FieldAttributeBase.post_validate_attribute = _plain_as_they_are(FieldAttributeBase.post_validate_attribute)
     action.modify_module = _modules_once(action.modify_module)
 
@@ -94,27 +99,75 @@ def _plain_as_they_are(validate: Callable[..., Any]) -> Callable[..., Any]:
             value = getattr(self, name)
             if value is None:
                 return Sentinel
-            if type(value) is kind and not (isinstance(value, str) and "{" in value):
-                return value
+            if type(value) is kind and _is_plain(value):
+                return [] if kind is list else value
         return validate(self, name, templar=templar)
 
     return wrapper
 
 
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return "{" not in value
+    return not (isinstance(value, list) and value)
+
+
 @functools.cache
 def _kinds(owner: Any) -> dict[str, type]:
-    """Keywords of this class that are only templated and converted, and to what, or that are not looked at."""
+    """Keywords of this class that need no look when they are none, or a plain value of this type, or none ever."""
     if issubclass(owner, IncludeRole):
         return {}
     kinds: dict[str, type] = {}
     for name, attribute in owner.fattributes.items():
-        if attribute.static or attribute.required or hasattr(owner, f"_post_validate_{name}"):
+        if attribute.static:
+            kinds[name] = _SKIPPED if name == "vars" else _NONE
+        elif attribute.required:
             continue
-        if not (owner._post_validate_object or attribute.always_post_validate):
+        elif not (owner._post_validate_object or attribute.always_post_validate):
             kinds[name] = _SKIPPED
-        elif attribute.isa in _TYPES:
+        elif attribute.isa in _TYPES and not hasattr(owner, f"_post_validate_{name}"):
             kinds[name] = _TYPES[attribute.isa]
+        else:
+            kinds[name] = _NONE
     return kinds
+
+
+def _options_once(find: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[tuple[str, str, str], tuple[Any, Any]] = {}  # of a plugin's option: its definition, its answer
+
+    @functools.wraps(find)
+    def wrapper(
+        self: ConfigManager,
+        config: str,
+        cfile: str | None = None,
+        plugin_type: str | None = None,
+        plugin_name: str | None = None,
+        keys: Mapping[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        direct: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = {"keys": keys, "variables": variables, "direct": direct}
+        if cfile or direct or not (plugin_type and plugin_name):
+            return find(self, config, cfile, plugin_type, plugin_name, **given)
+        definition = self.get_configuration_definitions(plugin_type, plugin_name).get(config)
+        option = (plugin_type, plugin_name, config)
+        if definition is None or _given(definition, config, keys or {}, variables or {}):
+            return find(self, config, cfile, plugin_type, plugin_name, **given)
+        if (answer := known.get(option)) is None or answer[0] is not definition:
+            answer = (definition, find(self, config, cfile, plugin_type, plugin_name, **given))
+            if isinstance(answer[1][0], None | str | int | float) and "{" not in str(definition.get("default")):
+                known[option] = answer
+        return answer[1]
+
+    return wrapper
+
+
+def _given(definition: Mapping[str, Any], option: str, keys: Mapping[str, Any], variables: Mapping[str, Any]) -> bool:
+    """Whether a keyword or a variable may say something about this option."""
+    if any(entry["name"] in variables for entry in definition.get("vars") or ()):
+        return True
+    keywords = (entry["name"] for entry in definition.get("keyword") or ())
+    return any(keys.get(name) is not None for name in (option, *(definition.get("aliases") or ()), *keywords))
 
 
 def _modules_once(modify: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ansible._internal._datatag._tags import Origin, TrustedAsTemplate
+from ansible.config.manager import ConfigManager
 from ansible.module_utils._internal._datatag import AnsibleTagHelper
 from ansible.playbook.base import FieldAttributeBase
 from ansible.playbook.block import Block
@@ -154,6 +155,71 @@ def test_every_keyword_is_validated_as_ansible_does_it(owner: type) -> None:
             found = outcome(functools.partial(ours, subject, name, templar=templar))
             assert found == outcome(functools.partial(ansible, subject, name, templar=templar)), (name, value)
     assert (len(left) < len(names) * len(VALUES)) == (owner is not IncludeRole)
+
+
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    "port": {"type": "int", "default": 22, "vars": [{"name": "ansible_port"}], "keyword": [{"name": "the_port"}]},
+    "user": {"type": "str", "aliases": ["remote_user"], "env": [{"name": "SHORTCUTS_USER"}], "default": "nobody"},
+    "home": {"type": "str", "default": "/home/{{ name }}"},
+    "groups": {"type": "list", "default": ["a"]},
+    "sudo": {"type": "bool", "default": None},
+    "must": {"type": "str", "required": True},
+}
+
+
+class Options(ConfigManager):
+    """Asks Ansible's own function, and counts."""
+
+    looks = 0
+
+    def find(self, *given: Any, **more: Any) -> Any:
+        self.looks += 1
+        return inspect.unwrap(ConfigManager.get_config_value_and_origin)(self, *given, **more)
+
+    once = shortcuts._options_once(find)
+
+
+@pytest.fixture
+def options() -> Options:
+    manager = Options()
+    manager.initialize_plugin_configuration_definitions("connection", "ours", DEFINITIONS)
+    return manager
+
+
+GIVEN: list[dict[str, Any]] = [
+    {},
+    {"keys": {"the_port": 2200, "user": None, "other": 1}},
+    {"keys": {"port": 2201}},
+    {"keys": {"remote_user": "ops"}},
+    {"variables": {"ansible_port": "2202", "name": "ann"}},
+    {"variables": {"name": "bob"}},
+    {"direct": {"user": "root", "groups": ["b"]}},
+]
+
+
+def test_every_option_is_what_ansible_finds_and_what_nothing_speaks_of_is_found_once(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHORTCUTS_USER", "from-the-environment")
+    for given in (*GIVEN, *GIVEN):
+        for name in (*DEFINITIONS, "unknown"):
+            arguments = {"plugin_type": "connection", "plugin_name": "ours", **given}
+            ours = outcome(functools.partial(options.once, name, **arguments))
+            assert ours == outcome(functools.partial(Options.find, options, name, **arguments)), (name, given)
+    options.looks = 0
+    for name in ("port", "user", "sudo"):
+        options.once(name, plugin_type="connection", plugin_name="ours", variables={"name": "c"}, keys={"other": 2})
+    assert options.looks == 0
+
+
+def test_an_option_that_is_defined_anew_is_looked_for_anew(options: Options) -> None:
+    def port() -> Any:
+        return options.once("port", plugin_type="connection", plugin_name="ours")[0]
+
+    assert port() == 22
+    changed = {"port": {**DEFINITIONS["port"], "default": 23}}
+    options.initialize_plugin_configuration_definitions("connection", "ours", changed)
+    assert port() == 23
 
 
 def test_a_name_is_looked_up_once_and_its_answer_is_nobody_elses() -> None:
