@@ -11,7 +11,10 @@ import threading
 from typing import Any
 
 import asyncssh
+from asyncssh import auth as auth_methods
 from asyncssh.constants import MSG_IGNORE
+from asyncssh.logging import SSHLogger
+from asyncssh.misc import construct_disc_error
 
 from execute_engine.errors import KeyFileError
 from execute_engine.job import SshSettings
@@ -92,7 +95,8 @@ class Logins:
                 raise
             if client.refusal:
                 raise Unreachable("host_key", client.refusal) from error
-            raise connect_failure(error, self.address(host), progress.stage or "", self.seconds) from error
+            cause = client.our_reason or error
+            raise connect_failure(cause, self.address(host), progress.stage or "", self.seconds) from error
         return client
 
     async def _establish(self, host: str, client: Client) -> None:
@@ -125,7 +129,7 @@ class Logins:
 class Client(asyncssh.SSHClient):
     """asyncssh's callbacks for one connection: which key is accepted, what is offered, and how far the login is."""
 
-    connection: asyncssh.SSHClientConnection
+    connection: _Connection
 
     def __init__(self, logins: Logins, host: str, progress: Progress) -> None:
         self._logins = logins
@@ -138,6 +142,7 @@ class Client(asyncssh.SSHClient):
         self._offered_key = ""
         self.greeted = asyncio.get_running_loop().create_future()
         self.refusal: str | None = None
+        self.our_reason: asyncssh.DisconnectError | None = None  # why this end gives up
         self.new_key: str | None = None
         self.lost = True  # until it stands
 
@@ -147,6 +152,7 @@ class Client(asyncssh.SSHClient):
             self.connection.abort()
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        assert isinstance(conn, _Connection)
         self.connection = conn
         self.lost = False
         self._progress.enter("greeting")
@@ -168,6 +174,8 @@ class Client(asyncssh.SSHClient):
         # Only now has the host signed with its key.
         if self._logins.host_keys.learn(self._host, self._offered_key):
             self.new_key = self._offered_key
+        if self._key_pairs:
+            self.connection.begin_with_key()
 
     def public_key_auth_requested(self) -> Any:
         return self._key_pairs.pop(0) if self._key_pairs else None
@@ -188,7 +196,44 @@ class Client(asyncssh.SSHClient):
         return None if password is None else [password]
 
 
+class _Quiet(SSHLogger):
+    """asyncssh makes up two dozen texts for each connection before it asks whether anybody wants them."""
+
+    def log(self, level: int, msg: object, *args: Any, **more: Any) -> None:
+        if self.isEnabledFor(level):
+            super().log(level, msg, *args, **more)
+
+
+class _SignedAtOnce(auth_methods._ClientPublicKeyAuth):
+    """Asks with the signature, not first whether the host would have this key: a round trip less (RFC 4252, 7)."""
+
+    async def _start(self) -> None:
+        self._keypair = await self._conn.public_key_auth_requested()
+        if self._keypair is None:
+            self._conn.try_next_auth(next_method=True)
+        else:
+            await self._send_signed_request()
+
+
 class _Connection(asyncssh.SSHClientConnection):
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._logger = _Quiet(context=f"host={self._options.host}")
+
+    def begin_with_key(self) -> None:
+        """Before "none", by which a client learns what the host offers: another round trip less for who has a key."""
+        self._auth_methods = [b"publickey", b"none"]
+
+    def _send_disconnect(self, code: int, reason: str, lang: str) -> None:
+        """A host that found the same fault has hung up already: asyncssh then takes the loss for the reason."""
+        client = self.get_owner()
+        if isinstance(client, Client):
+            client.our_reason = construct_disc_error(code, reason, lang)
+        super()._send_disconnect(code, reason, lang)
+
+    def _log_packet(self, *args: Any) -> None:
+        """For asyncssh's debug level 3."""
+
     def send_packet(self, pkttype: int, *args: bytes, **more: Any) -> None:
         """asyncssh sends an empty packet before each one, which helps CBC ciphers (RFC 4253, 9.3.1): we offer none."""
         if pkttype != MSG_IGNORE:
@@ -199,6 +244,9 @@ class _Connection(asyncssh.SSHClientConnection):
         client = self.get_owner()
         if "server_version" in kwargs and isinstance(client, Client):  # asyncssh has no callback for the greeting
             client.greeting_came()
+
+
+auth_methods._client_auth_handlers[b"publickey"] = _SignedAtOnce
 
 
 def load_key(path: str) -> list[asyncssh.SSHKeyPair]:

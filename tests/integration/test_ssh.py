@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import socket
 import subprocess
 import threading
@@ -130,7 +131,7 @@ class OldSshd(PrivateSshd):
         super().start()
 
     def _options(self) -> list[str]:
-        return [*super()._options(), *self._lines]
+        return [*self._lines, *super()._options()]  # sshd takes the first line of a name
 
 
 OLD = {
@@ -158,6 +159,12 @@ def test_a_host_of_old_algorithms_is_reached(start: Start, server_directory: Pat
         runner = start(server.hosts(), port=server.port, key=server.key, user=server.user)
         assert only(runner.ended())["status"] == "success"
         assert runner.named("host_key")[0]["key"].startswith("ssh-rsa ")
+
+
+def test_a_host_is_asked_once_where_the_key_is_right(start: Start, server_directory: Path) -> None:
+    with old_sshd(server_directory, LogLevel="DEBUG") as server:
+        assert only(start(server.hosts(), port=server.port, key=server.key, user=server.user).ended())["rc"] == 0
+        assert re.findall(r"userauth-request .* method (\S+)", server.process.log(10**6)) == ["publickey"]
 
 
 def test_a_host_of_no_common_algorithm_says_so(start: Start, server_directory: Path) -> None:
