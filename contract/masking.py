@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MASK = "***"
 MASKABLE_CHARACTERS = 8  # a shorter secret would blank out words that are none; the services say so at their start
@@ -24,6 +24,10 @@ class Mask:
         parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
         spellings = {spelling for part in parts if len(part) >= MASKABLE_CHARACTERS for spelling in _spellings(part)}
         self._spellings = sorted(spellings, key=len, reverse=True)  # one within another is masked with the longer one
+
+    @property
+    def spellings(self) -> Sequence[str]:
+        return self._spellings
 
     def text(self, text: str) -> str:
         """With MASK in place of each secret. A plain search for each is several times faster than one regex for all."""

@@ -6,6 +6,7 @@ may print the file that holds the same password.
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
@@ -58,12 +59,18 @@ class Conversation:
                 self.close()
                 break
             try:
-                found += map(self._cleaner.event, self._decoder.feed(data))
-            except (ValueError, AttributeError, RecursionError) as exc:  # no JSON, no object, a deep one
+                found += map(self._event, self._decoder.bodies(data))
+            except (ValueError, RecursionError) as exc:  # no JSON, no object, a deep one
                 self.broken = str(exc)
                 self.close()
                 break
         return found
+
+    def _event(self, body: bytes) -> dict[str, Any]:
+        event = json.loads(body)
+        if not isinstance(event, dict):
+            raise ValueError(f"expected an object, found {type(event).__name__}")
+        return event if self._cleaner.is_clean(body) else self._cleaner.event(event)
 
     def close(self) -> None:
         if not self.closed:

@@ -64,6 +64,10 @@ class Decoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
+        return list(map(json.loads, self.bodies(data)))
+
+    def bodies(self, data: bytes) -> list[bytes]:
+        """The same, each as its JSON."""
         self._buffer += data
         found = []
         while len(self._buffer) >= _LENGTH.size:
@@ -73,6 +77,6 @@ class Decoder:
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            found.append(json.loads(bytes(self._buffer[_LENGTH.size : end])))
+            found.append(bytes(self._buffer[_LENGTH.size : end]))
             del self._buffer[:end]
         return found

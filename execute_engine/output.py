@@ -15,6 +15,7 @@ DETAIL_LIMIT_BYTES = 256 << 10
 _CUT = " bytes left out ...]\n"
 _MARKER = "\n[... {}" + _CUT
 _MARKED = re.compile(rf"(\n\[\.\.\. \d+{re.escape(_CUT)})")
+_SURROGATE = b"\\ud"  # as json.dumps() begins one that stands for a byte
 _STRUCTURE = (
     frozenset(  # of an event: what says which host, when and how is no text, and a secret would be one by chance
         (
@@ -39,6 +40,7 @@ class Cleaner:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._mask = Mask(readable(secret) for secret in secrets)
+        self._suspicious = [_in_json(text) for text in (*self._mask.spellings, _CUT)] + [_SURROGATE]
 
     def mask(self, text: str) -> str:
         """Readable text with every secret replaced; of any length. It may have been cut before, as cut() does it."""
@@ -58,6 +60,13 @@ class Cleaner:
         if value is None:
             return None
         return cut(self.mask(value if isinstance(value, str) else _text(value)))
+
+    def is_clean(self, frame: bytes) -> bool:
+        """Whether event() has nothing to change at what this JSON holds; False when in doubt.
+
+        Far cheaper than event(), and true of nearly all of them.
+        """
+        return len(frame) <= FIELD_LIMIT_BYTES and frame.isascii() and not any(text in frame for text in self._suspicious)
 
     def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """An event of a runner with its texts masked; which host it is about, when and how, is not looked at."""
@@ -149,6 +158,10 @@ def _shrunk(values: dict[str, Any], room_bytes: int) -> dict[str, Any]:
 
 def _size(value: object) -> int:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _in_json(text: str) -> bytes:
+    return json.dumps(text)[1:-1].encode()
 
 
 def _text(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Report:
 def write(state_dir: Path, progress: Progress) -> None:
     """Whoever reads sees the old or the new one. Raises OSError."""
     fresh = state_dir / "progress.new"
-    fresh.write_text(json.dumps(asdict(progress)))
+    fresh.write_text(json.dumps(vars(progress)))
     fresh.replace(state_dir / "progress")
 
 

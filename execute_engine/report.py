@@ -37,7 +37,9 @@ class Report:
 
     def send(self, event: dict[str, Any]) -> None:
         """Called from any thread. An event after the consumer has gone is dropped."""
-        frame = encode(self._cleaner.event(event))
+        frame = encode(event)
+        if not self._cleaner.is_clean(frame):
+            frame = encode(self._cleaner.event(event))
         with self._changed:
             if self._closed:
                 return
