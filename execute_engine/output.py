@@ -66,7 +66,9 @@ class Cleaner:
 
         Far cheaper than event(), and true of nearly all of them.
         """
-        return len(frame) <= FIELD_LIMIT_BYTES and frame.isascii() and not any(text in frame for text in self._suspicious)
+        if len(frame) > FIELD_LIMIT_BYTES or not frame.isascii():
+            return False
+        return not any(text in frame for text in self._suspicious)
 
     def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """An event of a runner with its texts masked; which host it is about, when and how, is not looked at."""

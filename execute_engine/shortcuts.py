@@ -6,9 +6,11 @@
   where none of those that may differ from host to host is there, what was put together for one host goes to all.
 - Each of 118 keywords of a task, its blocks and its connection is templated and converted to its type: 10%. Nearly all
   have a value that this leaves as it is: none, or one of the type already that holds no template.
-- Each option of a plugin is looked for in keywords, variables, environment, file and defaults: 3%. Nearly all are in no
-  keyword and no variable.
-- A plugin's or module's name is looked up in folders: 2%. An answer without reservations is kept.
+- Each option of Ansible or a plugin is looked for in keywords, variables, environment, file and defaults: 5%. Nearly
+  all are in no keyword and no variable.
+- A plugin's or module's name is looked up in folders: 3%. An answer without reservations is kept.
+- Whether errors are to have tracebacks is worked out four times: 1%.
+- The mark by which become knows its command is put together of 32 single draws: 1%.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+import random
+import string
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible.config.manager import ConfigManager
+from ansible.module_utils._internal import _traceback
 from ansible.playbook.base import FieldAttributeBase
 from ansible.playbook.role_include import IncludeRole
-from ansible.plugins import action
+from ansible.plugins import action, become
 from ansible.plugins.loader import PluginLoader
 from ansible.utils.sentinel import Sentinel
 
@@ -32,6 +37,8 @@ _TYPES = {"bool": bool, "int": int, "string": str, "list": list}
 _SKIPPED = object  # in place of a type
 _NONE = type(None)
 KEPT_MODULES = 32  # with their arguments; 130 KB each
+_OWN_COLLECTIONS = frozenset(("ansible.builtin", "ansible.legacy"))
+_FOLDERS = ("temppath", "tmppath", "tmp")
 _INTERPRETER = "ansible_python_interpreter"
 _VARIABLES = (  # that module_common reads besides the interpreter
     "ansible_python_module_rlimit_nofile",
@@ -48,6 +55,8 @@ def install() -> None:
     PluginLoader.find_plugin_with_context = _names_once(PluginLoader.find_plugin_with_context)
     ConfigManager.get_config_value_and_origin = _options_once(ConfigManager.get_config_value_and_origin)
     FieldAttributeBase.post_validate_attribute = _plain_as_they_are(FieldAttributeBase.post_validate_attribute)
+    _traceback._is_traceback_enabled = functools.cache(_traceback._is_traceback_enabled)
+    become._gen_id = _mark
     action.modify_module = _modules_once(action.modify_module)
 
 
@@ -80,12 +89,18 @@ def _names_once(find: Callable[..., Any]) -> Callable[..., Any]:
         known_by = (id(self), name, mod_type, ignore_deprecated, check_aliases, tuple(collection_list or ()))
         if (context := found.get(known_by)) is None:
             context = find(self, name, mod_type, ignore_deprecated, check_aliases, collection_list)
-            if context.resolved and not (context.deprecated or context.raw_error_list):
+            is_final = context.resolved or _is_of_ansible(name, collection_list or ())
+            if is_final and not (context.deprecated or context.raw_error_list):
                 found[known_by] = copy.copy(context)
             return context
         return copy.copy(context)
 
     return wrapper
+
+
+def _is_of_ansible(name: str, collections: Sequence[str]) -> bool:
+    """Whether it is looked for in the folders that are known by now alone; others come with a collection."""
+    return "." not in name.removeprefix("ansible.legacy.") and _OWN_COLLECTIONS.issuperset(collections)
 
 
 def _plain_as_they_are(validate: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,7 +148,7 @@ def _kinds(owner: Any) -> dict[str, type]:
 
 
 def _options_once(find: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[tuple[str, str, str], tuple[Any, Any]] = {}  # of a plugin's option: its definition, its answer
+    known: dict[tuple[str | None, str | None, str], tuple[Any, Any]] = {}  # of an option: its definition, its answer
 
     @functools.wraps(find)
     def wrapper(
@@ -147,7 +162,7 @@ def _options_once(find: Callable[..., Any]) -> Callable[..., Any]:
         direct: Mapping[str, Any] | None = None,
     ) -> Any:
         given = {"keys": keys, "variables": variables, "direct": direct}
-        if cfile or direct or not (plugin_type and plugin_name):
+        if cfile or direct:
             return find(self, config, cfile, plugin_type, plugin_name, **given)
         definition = self.get_configuration_definitions(plugin_type, plugin_name).get(config)
         option = (plugin_type, plugin_name, config)
@@ -155,11 +170,16 @@ def _options_once(find: Callable[..., Any]) -> Callable[..., Any]:
             return find(self, config, cfile, plugin_type, plugin_name, **given)
         if (answer := known.get(option)) is None or answer[0] is not definition:
             answer = (definition, find(self, config, cfile, plugin_type, plugin_name, **given))
-            if isinstance(answer[1][0], None | str | int | float) and "{" not in str(definition.get("default")):
+            if isinstance(answer[1][0], None | str | int | float) and _is_fixed(definition):
                 known[option] = answer
         return answer[1]
 
     return wrapper
+
+
+def _is_fixed(definition: Mapping[str, Any]) -> bool:
+    """Neither a template nor a folder that is made at each look."""
+    return "{" not in str(definition.get("default")) and definition.get("type") not in _FOLDERS
 
 
 def _given(definition: Mapping[str, Any], option: str, keys: Mapping[str, Any], variables: Mapping[str, Any]) -> bool:
@@ -168,6 +188,11 @@ def _given(definition: Mapping[str, Any], option: str, keys: Mapping[str, Any], 
         return True
     keywords = (entry["name"] for entry in definition.get("keyword") or ())
     return any(keys.get(name) is not None for name in (option, *(definition.get("aliases") or ()), *keywords))
+
+
+def _mark(length: int = 32) -> str:
+    """As likely as become's own."""
+    return "".join(random.choices(string.ascii_lowercase, k=length))
 
 
 def _modules_once(modify: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from execute_engine.output import DETAIL_LIMIT_BYTES, FIELD_LIMIT_BYTES, Cleaner, cut, fit, readable
 
@@ -130,3 +132,30 @@ def test_nothing_is_too_large_to_fit() -> None:
     before = json.dumps(detail)
     assert sized(fit(detail)) <= DETAIL_LIMIT_BYTES
     assert json.dumps(detail) == before, "the caller's own data was changed"
+
+
+SECRETS = ["correct horse", "quote\"back\\slash's", "pässwörter 😀", "two\nlines of it", "ud83dud83d"]
+PIECES = [
+    *SECRETS, *map(json.dumps, SECRETS), "two", "correct", " ", "horse", "\n", "\\", "\\u0041", "é", "😀", "\udc80",
+    "\ud800", "\n[... 12 bytes left out ...]\n",
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=4).map("".join)
+EVENTS = st.dictionaries(TEXTS, st.recursive(TEXTS | st.integers() | st.none(), st.lists, max_leaves=4), max_size=4)
+
+
+@given(EVENTS)
+@example({"stdout": "nothing to see"})
+@example({"stdout": "the pässwörter 😀"})
+@example({"correct horse": 1})
+def test_an_event_whose_json_is_clean_has_nothing_to_be_cleaned(event: dict[str, Any]) -> None:
+    cleaner = Cleaner(SECRETS)
+    frame = json.dumps(event, separators=(",", ":")).encode()
+    if cleaner.is_clean(frame):
+        assert cleaner.event(event) == event
+    if event == {"stdout": "nothing to see"}:
+        assert cleaner.is_clean(frame)
+
+
+def test_json_that_is_long_or_not_ascii_is_in_doubt() -> None:
+    assert not Cleaner(SECRETS).is_clean(b'"%b"' % (b"x" * FIELD_LIMIT_BYTES))
+    assert not Cleaner(SECRETS).is_clean('{"stdout":"pässwörter 😀"}'.encode())

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -222,6 +224,24 @@ def test_an_option_that_is_defined_anew_is_looked_for_anew(options: Options) -> 
     assert port() == 23
 
 
+def test_a_folder_that_is_made_for_who_asks_is_made_for_each(options: Options, tmp_path: Path) -> None:
+    base = {"SHORTCUTS_TMP": {"type": "tmppath", "default": str(tmp_path)}}
+    options.initialize_plugin_configuration_definitions("connection", "ours", base)
+    first, second = (options.once("SHORTCUTS_TMP", plugin_type="connection", plugin_name="ours")[0] for _ in range(2))
+    assert first != second
+
+
+def test_an_option_of_ansible_itself_is_found_once(options: Options) -> None:
+    found = options.once("DEFAULT_FORKS")
+    assert (found, options.looks) == (options.once("DEFAULT_FORKS"), 1)
+
+
+def test_a_mark_is_of_letters_and_never_the_same() -> None:
+    marks = {shortcuts._mark() for _ in range(100)}
+    assert len(marks) == 100
+    assert all(re.fullmatch("[a-z]{32}", mark) for mark in marks)
+
+
 def test_a_name_is_looked_up_once_and_its_answer_is_nobody_elses() -> None:
     looked_up = []
 
@@ -233,7 +253,7 @@ def test_a_name_is_looked_up_once_and_its_answer_is_nobody_elses() -> None:
     class Loader:
         def find(self, name: str, *rest: Any) -> Context:
             looked_up.append((name, *rest))
-            return Context(name, resolved=name != "missing", deprecated=name == "old")
+            return Context(name, resolved="missing" not in name, deprecated=name == "old")
 
     find = shortcuts._names_once(Loader.find)
     modules, actions = Loader(), Loader()
@@ -251,8 +271,13 @@ def test_a_name_is_looked_up_once_and_its_answer_is_nobody_elses() -> None:
         before = len(looked_up)
         other()
         assert len(looked_up) == before + 1
-    for name in ("missing", "old"):
+    for name, collections in (("old", None), ("missing", ["a.b"]), ("a.b.missing", None), ("a.b.missing", [])):
         before = len(looked_up)
-        find(modules, name)
-        find(modules, name)
+        find(modules, name, collection_list=collections)
+        find(modules, name, collection_list=collections)
         assert len(looked_up) == before + 2
+    for name, collections in (("missing", None), ("ansible.legacy.missing", ["ansible.builtin", "ansible.legacy"])):
+        before = len(looked_up)
+        find(modules, name, collection_list=collections)
+        find(modules, name, collection_list=collections)
+        assert len(looked_up) == before + 1
