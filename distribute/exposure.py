@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-
-from werkzeug.datastructures import Headers
+from typing import TYPE_CHECKING
 
 from contract.config import DistributeSettings
 from contract.errors import ConfigError
 from distribute import tokens
 from distribute.errors import TokensError
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import Headers  # 3 MB in the supervisor, which only checks
 
 # Proxies add the first four, a browser the last one to what a page sends; to what it only loads, Sec-Fetch-Site.
 _SIGNS = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via", "Origin")

@@ -31,6 +31,7 @@ from execute_engine.wakeup import Wakeup
 
 DATABASE_ANSWER_SECONDS = 10.0
 KAFKA_LEAVE_SECONDS = 5.0
+LOADING_SECONDS = 120.0  # of Ansible: 2 s, more where everything else starts too; to give up would only add to it
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +90,11 @@ def _run(
         _replay(spool_dir, database, patience)  # before what has no result is settled
         _settle(former, row, patience)
 
-        lifeline.alive()  # the same, for START_SECONDS
         launcher = launcher_class(
             state_dir=settings.state_dir, incarnation=incarnation, runner=runner, user=runner_user.of(settings)
         )
         ending.callback(launcher.close)
-        log.info("launcher started", extra={"plugins": " ".join(launcher.start())})
+        log.info("launcher started", extra={"plugins": " ".join(launcher.start(LOADING_SECONDS, patience.goes_on))})
         memory.keep([incarnation])
         size = slots.from_settings(settings)
         patience.insist(lambda: row.register(size.slots))

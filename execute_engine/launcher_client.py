@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from execute_engine.unit_process import UnitEnd, UnitProcess
 __all__ = ["LauncherClient", "UnitEnd", "UnitProcess", "kill_former"]
 
 START_SECONDS = 20.0  # from exec until Ansible is loaded; less than the supervisor's patience with a silent child
+ALIVE_SECONDS = 1.0
 LAUNCH_SECONDS = 5.0
 SILENCE_SECONDS = 15.0  # a launcher that owes an answer for so long is killed
 CLOSE_SECONDS = 6.0
@@ -62,20 +64,23 @@ class LauncherClient:
         """False from the moment when the launcher's death was seen; start() makes another one."""
         return self._socket is not None
 
-    def start(self) -> tuple[str, ...]:
-        """Start a launcher and return the plugins it has loaded. Blocks until then, at most START_SECONDS.
+    def start(
+        self, patience_seconds: float = START_SECONDS, tell_alive: Callable[[], None] = lambda: None
+    ) -> tuple[str, ...]:
+        """Start a launcher and return the plugins it has loaded. Blocks until then, at most patience_seconds.
 
+        tell_alive is called every second meanwhile, for who watches the caller.
         After the death of a former one this waits until the units of that have ended too. Raises LauncherError with
         the launcher's own reason when it could not load them.
         """
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + patience_seconds
         self._settle_former(deadline)
         try:
             self._start()
         except OSError as exc:
             raise LauncherError(f"the launcher cannot be started: {exc.strerror}") from exc
         try:
-            return self._plugins(deadline)
+            return self._plugins(deadline, tell_alive)
         except LauncherError:
             self._disconnect()
             assert self._process is not None
@@ -117,7 +122,8 @@ class LauncherClient:
             self._process.kill()
             self._process.wait()
 
-    def _plugins(self, deadline: float) -> tuple[str, ...]:
+    def _plugins(self, deadline: float, tell_alive: Callable[[], None]) -> tuple[str, ...]:
+        began = time.monotonic()
         while True:
             for frame in self._receive():
                 if "ready" in frame:
@@ -125,7 +131,10 @@ class LauncherClient:
                 raise LauncherError(f"the launcher could not load {self._runner}: {frame.get('failed')}")
             if not self.alive:
                 raise LauncherError("the launcher ended before it had loaded Ansible: its log says why")
-            self._wait(deadline, f"the launcher did not load {self._runner} in {START_SECONDS:.0f} s")
+            if (now := time.monotonic()) >= deadline:
+                raise LauncherError(f"the launcher did not load {self._runner} in {now - began:.0f} s")
+            self._poll(min(deadline, now + ALIVE_SECONDS))
+            tell_alive()
 
     def launch(self, job: Job, lease_until: float | None = None) -> UnitProcess:
         """Start a guard and a runner, which waits for its Job on events. Blocks until then, at most LAUNCH_SECONDS.
@@ -186,13 +195,15 @@ class LauncherClient:
 
     def _wait(self, deadline: float, or_else: str) -> None:
         """Until the launcher says something; at the deadline LauncherError."""
-        left = deadline - time.monotonic()
-        if left <= 0:
+        if time.monotonic() >= deadline:
             raise LauncherError(or_else)
+        self._poll(deadline)
+
+    def _poll(self, until: float) -> None:
         if self._socket is not None:
             poll = select.poll()
             poll.register(self._socket, select.POLLIN)
-            poll.poll(left * 1000)
+            poll.poll(max(0.0, until - time.monotonic()) * 1000)
 
     def sockets(self) -> list[socket.socket]:
         """To be polled for reading; collect() has something to do when one is readable. Changes with every unit."""

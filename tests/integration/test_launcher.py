@@ -63,6 +63,19 @@ def test_a_runner_that_cannot_be_loaded_is_reported_with_its_reason(
     assert not units.family(incarnation)
 
 
+def test_who_waits_for_a_slow_launcher_shows_that_it_lives_and_gives_up_in_time(
+    tmp_path: Path, incarnation: str
+) -> None:
+    client = LauncherClient(state_dir=tmp_path, incarnation=incarnation, runner="tests.runners.slow_to_load")
+    moments: list[float] = []
+    assert client.start(60.0, lambda: moments.append(time.monotonic())) == ("late",)
+    client.close()
+    assert len(moments) >= 2
+    with pytest.raises(LauncherError, match=r"did not load tests\.runners\.slow_to_load in 1 s"):
+        client.start(1.0)
+    assert not units.family(incarnation)
+
+
 def test_a_launcher_has_nothing_of_the_environment_but_what_it_needs(
     client: LauncherClient, incarnation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
