@@ -26,7 +26,6 @@ from contract.kafka_trouble import KafkaTrouble
 from contract.message import UnitMessage
 
 POLL_SECONDS = 0.5
-FETCH_WAIT_MS = 1000  # a broker answers so late when nothing comes: LAG_ANSWER_SECONDS must be longer
 COMMIT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 LAG_SECONDS = 10.0  # between two looks at how much waits
@@ -289,7 +288,6 @@ def client_arguments(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "auto_offset_reset": "earliest",  # a new group that started at the latest would lose units
         "enable_auto_commit": False,
         "allow_auto_create_topics": False,
-        "fetch_max_wait_ms": FETCH_WAIT_MS,
         "metadata_max_age_ms": 10_000,  # notices a grown topic
         "reconnect_backoff_max_ms": 2_000,
         "security_protocol": settings.security_protocol,

@@ -24,6 +24,7 @@ CONTESTANTS = {
     "engines": {"1 engine", "2 engines"},
     "results": {"the engine's writer", "one executemany of INSERTs"},
     "stream": {"web worker, growth"},
+    "simulation": {"all engines"},
 }
 
 
