@@ -53,7 +53,14 @@ class HostDone:
 
 
 def encode(event: dict[str, Any]) -> bytes:
-    body = json.dumps(event, separators=(",", ":")).encode()
+    return framed(to_json(event))
+
+
+def to_json(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, separators=(",", ":")).encode()
+
+
+def framed(body: bytes) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from typing import Any
 
 from contract.failpoint import fail_point
-from execute_engine.events import encode
+from execute_engine.events import framed, to_json
 from execute_engine.output import Cleaner
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,10 @@ class Report:
 
     def send(self, event: dict[str, Any]) -> None:
         """Called from any thread. An event after the consumer has gone is dropped."""
-        frame = encode(event)
-        if not self._cleaner.is_clean(frame):
-            frame = encode(self._cleaner.event(event))
+        body = to_json(event)
+        if not self._cleaner.is_clean(body):
+            body = to_json(self._cleaner.event(event))
+        frame = framed(body)
         with self._changed:
             if self._closed:
                 return

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import pickle
-import random
 import string
 import threading
 from collections import OrderedDict
@@ -37,6 +37,7 @@ _TYPES = {"bool": bool, "int": int, "string": str, "list": list}
 _SKIPPED = object  # in place of a type
 _NONE = type(None)
 KEPT_MODULES = 32  # with their arguments; 130 KB each
+_LETTERS = (string.ascii_lowercase * 10)[:256].encode()  # of each byte
 _OWN_COLLECTIONS = frozenset(("ansible.builtin", "ansible.legacy"))
 _FOLDERS = ("temppath", "tmppath", "tmp")
 _INTERPRETER = "ansible_python_interpreter"
@@ -191,8 +192,8 @@ def _given(definition: Mapping[str, Any], option: str, keys: Mapping[str, Any], 
 
 
 def _mark(length: int = 32) -> str:
-    """As likely as become's own."""
-    return "".join(random.choices(string.ascii_lowercase, k=length))
+    """As hard to guess as become's own."""
+    return os.urandom(length).translate(_LETTERS).decode()
 
 
 def _modules_once(modify: Callable[..., Any]) -> Callable[..., Any]:

@@ -53,9 +53,14 @@ class Patience:
             raise StopRequested(f"told to stop while waiting for {what}")
 
     def goes_on(self) -> None:
-        """Nothing is waited for, it takes long: a part of it is done. Others shall not take that for standing still."""
+        """Nothing is waited for, it takes long: a part of it is done. Others shall not take that for standing still.
+
+        Raises StopRequested.
+        """
         self._report.write({"database": 1})
         self._lifeline.alive()
+        if self._stops.count:
+            raise StopRequested("told to stop while starting")
 
     def insist(self, work: Callable[[], T]) -> T:
         """work(), again and again until the database does not refuse it."""

@@ -174,7 +174,8 @@ class Client(asyncssh.SSHClient):
         # Only now has the host signed with its key.
         if self._logins.host_keys.learn(self._host, self._offered_key):
             self.new_key = self._offered_key
-        if self._key_pairs:
+        # With a password it is not known which of the two the host wants first, or how many wrong answers it takes.
+        if self._key_pairs and self._password is None:
             self.connection.begin_with_key()
 
     def public_key_auth_requested(self) -> Any:
@@ -207,6 +208,8 @@ class _Quiet(SSHLogger):
 class _SignedAtOnce(auth_methods._ClientPublicKeyAuth):
     """Asks with the signature, not first whether the host would have this key: a round trip less (RFC 4252, 7)."""
 
+    _conn: _Connection
+
     async def _start(self) -> None:
         self._keypair = await self._conn.public_key_auth_requested()
         if self._keypair is None:
@@ -214,15 +217,22 @@ class _SignedAtOnce(auth_methods._ClientPublicKeyAuth):
         else:
             await self._send_signed_request()
 
+    def auth_failed(self) -> None:
+        """The host's list of methods is here; it never has "none", which some hosts take of anybody."""
+        if self._conn.began_with_key:
+            self._conn._auth_methods.append(b"none")
+
 
 class _Connection(asyncssh.SSHClientConnection):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._logger = _Quiet(context=f"host={self._options.host}")
+        self.began_with_key = False
 
     def begin_with_key(self) -> None:
         """Before "none", by which a client learns what the host offers: another round trip less for who has a key."""
         self._auth_methods = [b"publickey", b"none"]
+        self.began_with_key = True
 
     def _send_disconnect(self, code: int, reason: str, lang: str) -> None:
         """A host that found the same fault has hung up already: asyncssh then takes the loss for the reason."""

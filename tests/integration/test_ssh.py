@@ -161,10 +161,27 @@ def test_a_host_of_old_algorithms_is_reached(start: Start, server_directory: Pat
         assert runner.named("host_key")[0]["key"].startswith("ssh-rsa ")
 
 
-def test_a_host_is_asked_once_where_the_key_is_right(start: Start, server_directory: Path) -> None:
+def asked(server: OldSshd) -> list[str]:
+    return re.findall(r"userauth-request .* method (\S+)", server.process.log(10**6))
+
+
+@pytest.mark.parametrize(("password", "methods"), [("", ["publickey"]), ("a-password", ["none", "publickey"])])
+def test_a_host_is_asked_once_where_the_key_is_right_and_there_is_no_other_way(
+    start: Start, server_directory: Path, password: str, methods: list[str]
+) -> None:
     with old_sshd(server_directory, LogLevel="DEBUG") as server:
-        assert only(start(server.hosts(), port=server.port, key=server.key, user=server.user).ended())["rc"] == 0
-        assert re.findall(r"userauth-request .* method (\S+)", server.process.log(10**6)) == ["publickey"]
+        fields = {"port": server.port, "key": server.key, "user": server.user, "password": password}
+        assert only(start(server.hosts(), **fields).ended())["rc"] == 0
+        assert asked(server) == methods
+
+
+def test_where_the_key_is_refused_the_host_may_still_let_anybody_in(
+    fleet: Fleet, start: Start, server_directory: Path
+) -> None:
+    with old_sshd(server_directory, LogLevel="DEBUG") as server:
+        done = only(start(server.hosts(), port=server.port, key=fleet.key, user=server.user).ended())
+        assert f"refuses the key {fleet.key} for user {server.user}" in done["msg"]
+        assert asked(server) == ["publickey", "none"]
 
 
 def test_a_host_of_no_common_algorithm_says_so(start: Start, server_directory: Path) -> None:

@@ -156,6 +156,7 @@ def test_an_event_whose_json_is_clean_has_nothing_to_be_cleaned(event: dict[str,
         assert cleaner.is_clean(frame)
 
 
-def test_json_that_is_long_or_not_ascii_is_in_doubt() -> None:
+def test_json_that_is_long_or_deep_or_not_ascii_is_in_doubt() -> None:
     assert not Cleaner(SECRETS).is_clean(b'"%b"' % (b"x" * FIELD_LIMIT_BYTES))
+    assert not Cleaner(SECRETS).is_clean(b"[" * 500 + b"]" * 500)
     assert not Cleaner(SECRETS).is_clean('{"stdout":"pässwörter 😀"}'.encode())

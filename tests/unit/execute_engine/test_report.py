@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -51,6 +51,24 @@ def test_events_arrive_in_order_and_masked(ends: tuple[socket.socket, socket.soc
     assert [event["task"] for event in found[1:]] == [f"task {number}" for number in range(100)]
     assert found[1]["nested"] == ["***"]
     assert report.flush(SECONDS)
+
+
+def test_an_event_without_a_secret_is_not_searched_text_by_text(ends: tuple[socket.socket, socket.socket]) -> None:
+    class Counting(Cleaner):
+        events = 0
+
+        def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
+            self.events += 1
+            return super().event(event)
+
+    cleaner = Counting(["correct horse"])
+    report = Report(ends[1], cleaner)
+    for length in range(300):
+        report.log("info", "x" * length)
+    assert cleaner.events == 0
+    report.log("info", "correct horse")
+    assert cleaner.events == 1
+    assert [event["text"] for event in read(ends[0], 301)][-2:] == ["x" * 299, "***"]
 
 
 def test_an_event_is_on_its_way_when_send_returns(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -10,6 +10,7 @@ from contract import signals, supervised
 from contract.errors import DatabaseAway
 from contract.supervised import Lifeline
 from execute_engine import progress, start
+from execute_engine.errors import StopRequested
 from execute_engine.progress import Report
 from execute_engine.start import Patience
 from execute_engine.stops import Stops
@@ -40,6 +41,9 @@ def test_a_start_that_takes_long_and_goes_on_is_seen_by_heartbeat_and_supervisor
         patience.goes_on()
         assert ours.recv(100, socket.MSG_DONTWAIT) == supervised.ALIVE
         patience.goes_on()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(StopRequested, match="told to stop while starting"):
+            patience.goes_on()
     found = progress.read(tmp_path)
     assert found is not None
-    assert (found.counter, found.figures) == (2, {"database": 1})
+    assert (found.counter, found.figures) == (3, {"database": 1})
