@@ -169,7 +169,12 @@ def _remains(services: Services, fleet: Fleet) -> dict[str, set[str]]:
     (incarnation,) = services.live_incarnations("engine-1")
     return {
         "processes": {f"{pid} {title}" for pid, title in services.processes().items()},
-        "open files": {name for pid, title in services.processes().items() for name in _open_files(pid, title)},
+        "open files": {
+            name
+            for pid, title in services.processes().items()
+            if title.startswith("execute-engine")  # two requests at once have a web worker open the database once more
+            for name in _open_files(pid, title)
+        },
         "STATE_DIR": {path.name for path in state_dir.iterdir() if not path.name.startswith("progress")},
         "/tmp": {path.name for path in Path("/tmp").glob(f"execute-engine-runner-{incarnation}-*")},
         "/dev/shm": {path.name for path in Path("/dev/shm").iterdir()},
