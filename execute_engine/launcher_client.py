@@ -69,7 +69,7 @@ class LauncherClient:
     ) -> tuple[str, ...]:
         """Start a launcher and return the plugins it has loaded. Blocks until then, at most patience_seconds.
 
-        tell_alive is called every second meanwhile, for who watches the caller.
+        tell_alive is called every second meanwhile, for who watches the caller; what it raises ends the launcher.
         After the death of a former one this waits until the units of that have ended too. Raises LauncherError with
         the launcher's own reason when it could not load them.
         """
@@ -81,7 +81,7 @@ class LauncherClient:
             raise LauncherError(f"the launcher cannot be started: {exc.strerror}") from exc
         try:
             return self._plugins(deadline, tell_alive)
-        except LauncherError:
+        except BaseException:
             self._disconnect()
             assert self._process is not None
             self._process.kill()

@@ -13,7 +13,7 @@ import pytest
 
 from contract import processes
 from execute_engine import launcher_client
-from execute_engine.errors import LauncherError
+from execute_engine.errors import LauncherError, StopRequested
 from execute_engine.events import encode
 from execute_engine.launcher_client import LauncherClient, UnitEnd
 from tests.runners import units
@@ -73,6 +73,18 @@ def test_who_waits_for_a_slow_launcher_shows_that_it_lives_and_gives_up_in_time(
     assert len(moments) >= 2
     with pytest.raises(LauncherError, match=r"did not load tests\.runners\.slow_to_load in 1 s"):
         client.start(1.0)
+    assert not units.family(incarnation)
+
+
+def test_who_is_told_to_stop_meanwhile_leaves_no_launcher(tmp_path: Path, incarnation: str) -> None:
+    client = LauncherClient(state_dir=tmp_path, incarnation=incarnation, runner="tests.runners.slow_to_load")
+
+    def stop() -> None:
+        raise StopRequested("told to stop")
+
+    with pytest.raises(StopRequested):
+        client.start(60.0, stop)
+    assert not client.alive
     assert not units.family(incarnation)
 
 
