@@ -161,7 +161,7 @@ def close_dropped_sockets() -> None:
     A client that is closed while it connects forgets its socket (3.0, `KafkaNetSocket.sock_connect`). The garbage
     collector would warn of it during any later test, which would fail for it.
     """
-    setattr(KafkaNetSocket, "socket", lambda _, *arguments: _DroppedSocket(*arguments))  # noqa: B010
+    KafkaNetSocket.socket = lambda _, *arguments: _DroppedSocket(*arguments)
 
 
 def jars() -> Path:
