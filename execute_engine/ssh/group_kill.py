@@ -5,6 +5,9 @@ what traps TERM outlives the leader, and no KILL reaches it then; what sudo star
 on the same connection does the kill. It looks for its own siblings, the other children of this connection's sshd, and
 ends their process groups, as root where sudo was used; what detached itself on purpose (a daemon, an async job) is none
 of them. Linux only; elsewhere the channel's signals are all there is.
+
+Where the connection's sshd has died meanwhile, its children are children of init, as every service of the host is, or
+of another process that takes in orphans: then there is nobody to look for, and nothing may be ended.
 """
 
 from __future__ import annotations
@@ -15,7 +18,11 @@ import shlex
 
 import asyncssh
 
-_KILL = """
+_KILL = r"""
+sshd=$(sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f2)
+test "$sshd" -gt 1 && grep -qE '^(sshd|dropbear)' "/proc/$sshd/comm" || exit 0
+set -- $(sed -n "s/^\([0-9]*\) (.*) . $sshd .*/-\1/p" /proc/[0-9]*/stat | grep -vx -e "-$1")
+test $# -gt 0 || exit 0
 kill -s TERM -- "$@"
 for tenth in 1 2 3 4 5; do
   sleep 0.1
@@ -24,15 +31,11 @@ done
 kill -s KILL -- "$@"
 """
 
-_FIND = r"""
-leader=$(sed 's/.*) //' /proc/$$/stat | cut -d' ' -f4)
-sshd=$(sed 's/.*) //' "/proc/$leader/stat" | cut -d' ' -f2)
-groups=$(sed -n "s/^\([0-9]*\) (.*) . $sshd .*/-\1/p" /proc/[0-9]*/stat | grep -vx -e "-$leader")
-test -n "$groups" && exec """
-
 
 def _command(prefix: str) -> str:
-    script = f"{_FIND}{prefix}/bin/sh -c {shlex.quote(_KILL)} sh $groups\n"
+    """The script, told the leader of this command's own session: the connection's child that it runs in."""
+    leader = "$(sed 's/.*) //' /proc/$$/stat | cut -d' ' -f4)"
+    script = f'exec {prefix}/bin/sh -c {shlex.quote(_KILL)} sh "{leader}"'
     return f"exec /bin/sh -c {shlex.quote(script)} 2>/dev/null"
 
 
