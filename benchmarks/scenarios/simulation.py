@@ -25,6 +25,7 @@ from pathlib import Path
 
 import psutil
 from kafka.admin import KafkaAdminClient
+from kafka.errors import RetriableError
 
 from benchmarks.harness import ROOT, Figures, Goal, Options, Scenario, say
 from contract.config import DatabaseSettings
@@ -98,9 +99,14 @@ class Simulation:
         return self._sample(0), self._sample(1, time.monotonic() + IDLE_SECONDS)
 
     def _is_stable(self) -> bool:
-        (group,) = self._admin.describe_groups([TOPIC]).values()
+        try:
+            (group,) = self._admin.describe_groups([TOPIC]).values()
+        except RetriableError as e:  # the broker is about to make the topic that holds the groups
+            say(f"group: {e}")
+            return False
+        finally:
+            time.sleep(3)
         say(f"group: {group['group_state']}, members: {len(group['members'])}")
-        time.sleep(3)
         return bool(group["group_state"] == "Stable" and len(group["members"]) == self._options.engines)
 
     def measure(self) -> tuple[Sample, Sample]:

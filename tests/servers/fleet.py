@@ -68,7 +68,7 @@ class Fleet:
         return sick_hosts.hosts(kind, count)
 
     def cut(self, *addresses: str) -> None:
-        """Pull the plug: from now on every packet to and from these hosts is lost, in open connections too."""
+        """Pull the plug: from now on every packet of ssh to and from these hosts is lost, in open connections too."""
         self._nft(f"add element inet {self._table} cut {{ {', '.join(addresses)} }}")
 
     def refuse_next(self, *addresses: str) -> None:

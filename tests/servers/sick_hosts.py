@@ -83,8 +83,8 @@ chain before_routing {{ type nat hook output priority -100;
   ip daddr @rekeyed tcp dport {port} redirect to :{other_key}
 }}
 chain arriving {{ type filter hook input priority 0;
-  ip saddr @cut drop
-  ip daddr @cut drop
+  ip saddr @cut tcp sport {port} drop
+  ip daddr @cut tcp dport {port} drop
   {to("refused")} reject with tcp reset
   {to("blackhole")} drop
   {to("unreachable")} reject with icmp host-unreachable
