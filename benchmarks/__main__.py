@@ -2,6 +2,7 @@
 
     python -m benchmarks                            the scenarios with their goals
     python -m benchmarks NAME [--rounds 5] [--hosts N] [--smallest] [--json DIRECTORY]
+    python -m benchmarks flames [--rounds 5]        flame graphs of the runner, in docs/performance
     python -m benchmarks plot                       docs/performance.md and its pictures, of docs/performance/*.json
 
 Each scenario starts what it needs: an sshd fleet, MariaDB, Kafka, distribute, engines; as root.
@@ -23,12 +24,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", nargs="?", choices=[*SCENARIOS, "plot"], metavar="NAME")
+    parser.add_argument("name", nargs="?", choices=[*SCENARIOS, "flames", "plot"], metavar="NAME")
     parser.add_argument("--rounds", type=_positive, default=5, help="how often each contestant runs, 5 unless told")
     parser.add_argument("--hosts", type=_positive, help="how many, in place of the scenario's own number")
     parser.add_argument("--smallest", action="store_true", help="a size that only shows that the scenario works")
     parser.add_argument("--json", type=Path, metavar="DIRECTORY", help="also write DIRECTORY/NAME.json")
     given = parser.parse_args()
+    options = Options(1 if given.smallest else given.rounds, given.hosts, given.smallest)
     if given.name is None:
         print("\n\n".join(f"{each.name}: {each.summary}\n    goal: {each.goal}" for each in SCENARIOS.values()))
     elif given.name == "plot":
@@ -36,8 +38,11 @@ def main() -> int:
 
         pictures.draw(page.FIGURES, SCENARIOS)
         page.write(page.PAGE, SCENARIOS.values(), page.FIGURES)
+    elif given.name == "flames":
+        from benchmarks import flames
+
+        flames.draw(given.json or page.FIGURES, options)
     else:
-        options = Options(1 if given.smallest else given.rounds, given.hosts, given.smallest)
         try:
             figures, report = SCENARIOS[given.name].report(options)
         except ServerMissing as exc:

@@ -43,3 +43,12 @@ def test_the_smallest_size_measures_each_contestant_and_writes_it_down(name: str
         assert figures["median"] >= 0
     for goal in report["goals"]:
         assert f"\ngoal: {goal['goal']}: " in ended.stdout
+
+
+def test_the_smallest_flame_graphs_are_drawn(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "benchmarks", "flames", "--smallest", "--json", str(tmp_path)]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for kind, function in (("shell", "TaskExecutor.run"), ("playbook", "StrategyModule.run"), ("copy", "Hosts._serve")):
+        assert function in (tmp_path / f"flames-{kind}.svg").read_text()
