@@ -28,7 +28,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=_positive, default=5, help="how often each contestant runs, 5 unless told")
     parser.add_argument("--hosts", type=_positive, help="how many, in place of the scenario's own number")
     parser.add_argument("--smallest", action="store_true", help="a size that only shows that the scenario works")
-    parser.add_argument("--json", type=Path, metavar="DIRECTORY", help="also write DIRECTORY/NAME.json")
+    parser.add_argument(
+        "--json", type=Path, metavar="DIRECTORY", help="also write DIRECTORY/NAME.json; flames: its pictures"
+    )
     given = parser.parse_args()
     options = Options(1 if given.smallest else given.rounds, given.hosts, given.smallest)
     if given.name is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,15 @@ def draw(directory: Path, scenarios: Iterable[str]) -> list[Path]:
 
 def _draw(report: Path) -> Path:
     picture = report.with_suffix(".svg")
-    with mpl.rc_context(STYLE):
-        _figure(json.loads(report.read_text())).savefig(picture, metadata={"Date": None})
-    say(f"drawn: {picture}")
+    save(picture, lambda: _figure(json.loads(report.read_text())))
     return picture
+
+
+def save(picture: Path, make: Callable[[], Figure]) -> None:
+    """Write what `make` draws in our style; the same drawing makes the same file."""
+    with mpl.rc_context(STYLE):
+        make().savefig(picture, metadata={"Date": None})
+    say(f"drawn: {picture}")
 
 
 def _figure(report: Mapping[str, Any]) -> Figure:

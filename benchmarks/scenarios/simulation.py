@@ -101,8 +101,8 @@ class Simulation:
     def _is_stable(self) -> bool:
         try:
             (group,) = self._admin.describe_groups([TOPIC]).values()
-        except RetriableError as e:  # the broker is about to make the topic that holds the groups
-            say(f"group: {e}")
+        except RetriableError as exc:  # the broker is about to make the topic that holds the groups
+            say(f"group: {exc}")
             return False
         finally:
             time.sleep(3)

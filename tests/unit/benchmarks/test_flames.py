@@ -8,8 +8,10 @@ import threading
 from pathlib import Path
 
 from benchmarks.flames import draw_stacks
-from benchmarks.sampled_engine import Sampler
+from benchmarks.sampled_runner import Sampler
 from tests.servers.process import wait_for
+
+PLACE = "unit/benchmarks/test_flames.py"
 
 
 def test_a_box_is_as_wide_as_its_share(tmp_path: Path) -> None:
@@ -49,6 +51,3 @@ def test_a_threads_time_is_counted_where_it_works(tmp_path: Path) -> None:
         over.set()
         for thread in threads:
             thread.join()
-
-
-PLACE = "unit/benchmarks/test_flames.py"

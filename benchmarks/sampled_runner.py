@@ -1,9 +1,9 @@
-"""`python -m benchmarks.sampled_engine --config CONFIG`: an engine whose runners note where their processor time goes.
+"""The runner, with a note of where its processor time goes: a module for the consumer to run units with.
 
-As a runner's module it is execute_engine.runner with a sampler beside: a thread that asks every millisecond how much
-each other thread has had the processor since the last look, and counts that for what the thread does now. It gets the
-interpreter where another thread gives it up, so a function that waits or writes also stands for what its thread did
-just before. What a thread has had in all is exact. STATE_DIR/stacks has a JSON file a runner afterwards:
+It is execute_engine.runner with a sampler beside: a thread that asks every millisecond how much each other thread has
+had the processor since the last look, and counts that for what the thread does now. It gets the interpreter where
+another thread gives it up, so a function that waits or writes also stands for what its thread did just before. What a
+thread has had in all is exact. STATE_DIR/stacks has a JSON file a runner afterwards:
 {"outermost;...;innermost": milliseconds}.
 """
 
@@ -20,9 +20,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import NoReturn
 
-from contract import config, logs
-from contract.supervised import Lifeline
-from execute_engine import consumer, former, runner
+from execute_engine import former, runner
 
 LOOK_SECONDS = 0.001  # and so soon a thread that works gives the interpreter up
 FOLDER = "stacks"
@@ -105,8 +103,3 @@ def _name(code: CodeType) -> str:
 
 
 _PLACES = sorted((Path(place) for place in sys.path if place), key=lambda place: -len(place.parts))
-
-if __name__ == "__main__":
-    logs.configure("execute-engine", "consumer")
-    settings = config.load(Path(sys.argv[2]), config.ENGINE)
-    sys.exit(consumer.main(settings, Lifeline.from_environment(), runner="benchmarks.sampled_engine"))
