@@ -40,21 +40,26 @@ def main() -> int:
 
         pictures.draw(page.FIGURES, SCENARIOS)
         page.write(page.PAGE, SCENARIOS.values(), page.FIGURES)
-    elif given.name == "flames":
-        from benchmarks import flames
-
-        flames.draw(given.json or page.FIGURES, options)
     else:
         try:
-            figures, report = SCENARIOS[given.name].report(options)
+            _measure(given.name, options, given.json)
         except ServerMissing as exc:
             parser.exit(1, f"{exc}\n")
-        print(f"{report['summary']}\n{figures}")
-        if options.smallest:
-            print("The smallest size says nothing about the goals.")
-        if given.json:
-            say(f"written: {write(given.json, report)}")
     return 0
+
+
+def _measure(name: str, options: Options, directory: Path | None) -> None:
+    if name == "flames":
+        from benchmarks import flames
+
+        flames.draw(directory or page.FIGURES, options)
+        return
+    figures, report = SCENARIOS[name].report(options)
+    print(f"{report['summary']}\n{figures}")
+    if options.smallest:
+        print("The smallest size says nothing about the goals.")
+    if directory:
+        say(f"written: {write(directory, report)}")
 
 
 def _positive(text: str) -> int:
