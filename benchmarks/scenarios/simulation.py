@@ -120,6 +120,18 @@ class Simulation:
         first = self._sample(units // 10)
         return first, self._sample(units - units // 10, time.monotonic() + self._options.window)
 
+    def stored(self) -> Iterator[str]:
+        """What the load has left on disk: rows with their indexes, a message with what Kafka adds to it."""
+        for table in ("host_result", "unit"):
+            self.mariadb.sql(f"ANALYZE TABLE {DATABASE}.{table}")
+            size = self.mariadb.sql(
+                "SELECT data_length + index_length FROM information_schema.tables"
+                f" WHERE table_schema = '{DATABASE}' AND table_name = '{table}'"
+            )
+            yield f"{table}: {int(size) / self._count(table, 'true'):.0f} bytes a row"
+        log = sum(part.stat().st_size for part in self.kafka.directory.glob(f"data-1/{TOPIC}-*/*.log"))
+        yield f"Kafka: {log / self._count('unit', 'published_at IS NOT NULL'):.0f} bytes a message"
+
     def stop(self) -> None:
         self.engines.stop()
         self.services.stop()
@@ -204,8 +216,9 @@ def simulation(options: Options) -> Figures:
         with running(arguments(*sizes)) as simulated:
             idle = simulated.idle()
             loaded = simulated.measure()
+            stored = list(simulated.stored())
         rates.append((loaded[1].units - loaded[0].units) / (loaded[1].at - loaded[0].at))
-        notes += ["idle:", *report(*idle), "with all units submitted:", *report(*loaded)]
+        notes += ["idle:", *report(*idle), "with all units submitted:", *report(*loaded), *stored]
     return Figures("units a second", {"all engines": rates}, goals=[Goal("all engines", at_least=60)], notes=notes)
 
 
@@ -214,7 +227,7 @@ def main() -> None:
     with running(options) as simulated:
         print(*report(*simulated.idle()), sep="\n")
         if options.units:
-            print(*report(*simulated.measure()), sep="\n")
+            print(*report(*simulated.measure()), *simulated.stored(), sep="\n")
             problems = simulated.problems()
             print(f"warnings and errors: {len(problems)}", *problems[-5:], sep="\n  ")
 
