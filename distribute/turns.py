@@ -16,7 +16,7 @@ class Choice:
 
     messages: tuple[UnitMessage, ...]
     last_key: int  # of the task after which the next turn begins
-    waits_for_room: bool  # it ended at a unit that is larger than the room
+    waits_for_room: bool  # it ended at a unit that is larger than the room, or than the free slots
 
 
 def in_turn(keys: Sequence[int], after: int) -> list[int]:
@@ -40,11 +40,13 @@ def choose(
     A unit that is larger than the room ends the choice: the next one begins with its task, so that small units do not
     keep a large one waiting for ever. A task at its limit of hosts is passed over, and so is one that needs project
     files when the engines that see them have enough. A window and a task with nothing out always take one unit,
-    however large it is.
+    however large it is. Units that find slots now go out alone: the engines get messages of one moment in any order,
+    and a large unit would take the slots before the small one whose turn it was.
     """
     chosen: list[UnitMessage] = []
     hosts_out = {task.key: task.hosts_out for task in tasks}
     turns = deque((task, deque(units[task.key])) for task in tasks)
+    all_find_slots = True
     while turns:
         task, waiting = turns.popleft()
         if not waiting or not _may_have(waiting[0], hosts_out[task.key], task.parallel or default_parallel):
@@ -53,6 +55,10 @@ def choose(
             continue
         if waiting[0].host_count > glance.room and not glance.is_bare(task.needs_files):
             return Choice(tuple(chosen), last_key, waits_for_room=True)
+        finds_slots = glance.finds_slots(waiting[0].host_count)
+        if chosen and finds_slots != all_find_slots:
+            return Choice(tuple(chosen), last_key, waits_for_room=True)
+        all_find_slots = finds_slots
         unit = waiting.popleft()
         chosen.append(UnitMessage(unit.id, task.id, task.type, unit.attempt, unit.host_count))
         glance = glance.after(unit.host_count, task.needs_files)

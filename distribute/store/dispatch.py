@@ -44,6 +44,7 @@ class Glance:
     """What there is to do: one statement, asked all the time."""
 
     slots: int  # of all live engines
+    free_slots: int  # of these
     published_hosts: int  # of the units that are published and not claimed
     has_waiting: bool
     has_finished: bool  # a task without an open unit
@@ -55,7 +56,11 @@ class Glance:
     @property
     def room(self) -> int:
         """Hosts that may still be published. Units that only some engines can take leave the others' slots free."""
-        return self.slots - self._others - min(self.published_file_hosts, self.file_slots)
+        return self._window - self._others - min(self.published_file_hosts, self.file_slots)
+
+    def finds_slots(self, hosts: int) -> bool:
+        """Whether a unit of so many hosts, published now, can be claimed now, and need not wait for an end."""
+        return self.published_hosts + hosts <= self.free_slots
 
     @property
     def takes_files(self) -> bool:
@@ -70,6 +75,14 @@ class Glance:
         """When a unit of so many hosts is published besides."""
         file_hosts = self.published_file_hosts + hosts * needs_files
         return replace(self, published_hosts=self.published_hosts + hosts, published_file_hosts=file_hosts)
+
+    @property
+    def _window(self) -> int:
+        """Hosts that are published and not claimed at most: all that find room now, and some ahead for what ends next.
+
+        What is ahead is also what a task that comes new has to wait for.
+        """
+        return min(self.slots, self.free_slots + self.slots // 2)
 
     @property
     def _others(self) -> int:
@@ -155,19 +168,22 @@ def glance(connection: sa.Connection) -> Glance:
     return Glance(
         int(row[0]),
         int(row[1]),
-        row[2] is not None,
+        int(row[2]),
         row[3] is not None,
         row[4] is not None,
-        row[5] > 0,
-        int(row[6]),
+        row[5] is not None,
+        row[6] > 0,
         int(row[7]),
+        int(row[8]),
     )
 
 
 @functools.cache
 def _glance() -> sa.Select[Any]:
     """Made once: that costs more than the database takes to answer."""
-    slots = sa.select(sa.func.coalesce(sa.func.sum(engine.c.slots), 0)).where(engine.c.state == EngineState.LIVE)
+    live = engine.c.state == EngineState.LIVE
+    slots = sa.select(sa.func.coalesce(sa.func.sum(engine.c.slots), 0)).where(live)
+    free_slots = sa.select(sa.func.coalesce(sa.func.sum(engine.c.free_slots), 0)).where(live)
     published = sa.select(sa.func.coalesce(sa.func.sum(unit.c.host_count), 0)).where(
         unit.c.state == UnitState.PUBLISHED
     )
@@ -175,6 +191,7 @@ def _glance() -> sa.Select[Any]:
     waiting = sa.select(sa.func.min(unit.c.task_key)).where(unit.c.state == UnitState.WAITING)
     return sa.select(
         slots.scalar_subquery(),
+        free_slots.scalar_subquery(),
         published.scalar_subquery(),
         waiting.scalar_subquery(),
         _finished().limit(1).scalar_subquery(),

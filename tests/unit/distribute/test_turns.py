@@ -30,9 +30,14 @@ def choose(
     last_key: int = 0,
     file_slots: int = 0,
     published_files: int = 0,
+    free_slots: int | None = None,
 ) -> Choice:
-    """waiting: the sizes of each task's waiting units. published: hosts; of them published_files need files."""
-    glance = Glance(slots, published, True, False, file_slots=file_slots, published_file_hosts=published_files)
+    """waiting: the sizes of each task's waiting units. published: hosts; of them published_files need files.
+
+    All slots are free unless free_slots says otherwise.
+    """
+    free = slots if free_slots is None else free_slots
+    glance = Glance(slots, free, published, True, False, file_slots=file_slots, published_file_hosts=published_files)
     by_task = {key: units(key, sizes) for key, sizes in waiting.items()}
     return turns.choose(glance, tasks, by_task, default_parallel, last_key)
 
@@ -42,7 +47,7 @@ def ids(choice: Choice) -> list[int]:
 
 
 def test_a_choice_is_the_units_messages() -> None:
-    glance = Glance(slots=100, published_hosts=0, has_waiting=True, has_finished=False)
+    glance = Glance(slots=100, free_slots=100, published_hosts=0, has_waiting=True, has_finished=False)
     chosen = turns.choose(
         glance, [WaitingTask(4, "Deploy", "playbook", 0, 0)], {4: [WaitingUnit(9, 4, 2, 30)]}, 0, last_key=0
     )
@@ -87,6 +92,21 @@ def test_the_window_holds_as_many_hosts_as_the_live_engines_have_slots() -> None
     chosen = choose([task(1)], {1: [30] * 10}, slots=100, published=10)
     assert ids(chosen) == [101, 102, 103]
     assert chosen.waits_for_room
+
+
+def test_of_busy_engines_half_of_the_slots_are_published_ahead() -> None:
+    waiting = {1: [30] * 10}
+    assert ids(choose([task(1)], waiting, slots=120, free_slots=0)) == [101, 102]
+    assert ids(choose([task(1)], waiting, slots=120, free_slots=30, published=30)) == [101, 102]
+    assert ids(choose([task(1)], waiting, slots=120, free_slots=90, published=90)) == [101]
+    assert ids(choose([task(1)], waiting, slots=120, free_slots=0, published=60)) == []
+
+
+def test_a_small_unit_whose_turn_it_is_goes_out_before_a_large_one_for_which_no_slots_are_free() -> None:
+    waiting: dict[int, Sequence[int]] = {1: [30] * 10, 2: [3]}
+    chosen = choose([task(2), task(1)], waiting, slots=60, free_slots=30)
+    assert (ids(chosen), chosen.last_key, chosen.waits_for_room) == ([201], 2, True)
+    assert ids(choose([task(1)], waiting, slots=60, free_slots=27)) == [101]
 
 
 def test_a_unit_larger_than_the_room_is_waited_for_and_not_overtaken() -> None:
