@@ -16,13 +16,34 @@ from contract.tables import host_result, task, unit
 REPORT, RERUN = "report", "rerun"  # a request's on_engine_loss
 MAX_ATTEMPTS = 3  # of a unit; then what is left of it is lost, whatever the request says
 
+# Statements of every unit and every beat are made once: that costs more than the database takes to answer.
+_COUNT_BY_STATUS = (
+    sa.select(host_result.c.status, sa.func.count())
+    .where(host_result.c.unit_id == sa.bindparam("unit_id"))
+    .group_by(host_result.c.status)
+)
+_END = (
+    sa.update(unit)
+    .where(
+        unit.c.id == sa.bindparam("unit_id"),
+        unit.c.state == UnitState.RUNNING,
+        unit.c.incarnation == sa.bindparam("own"),
+    )
+    .values(
+        state=UnitState.FINISHED,
+        finished_at=sa.bindparam("moment"),
+        **{str(status): sa.bindparam(f"count_{status}") for status in FINAL_STATUSES},
+    )
+)
+_HELD = (
+    sa.select(unit.c.id, unit.c.incarnation, unit.c.begun_at)
+    .where(unit.c.incarnation.in_(sa.bindparam("incarnations", expanding=True)), unit.c.state == UnitState.RUNNING)
+    .order_by(unit.c.id)
+)
+
 
 def count_by_status(connection: sa.Connection, unit_id: int) -> dict[str, int]:
-    rows = connection.execute(
-        sa.select(host_result.c.status, sa.func.count())
-        .where(host_result.c.unit_id == unit_id)
-        .group_by(host_result.c.status)
-    )
+    rows = connection.execute(_COUNT_BY_STATUS, {"unit_id": unit_id})
     return {status: count for status, count in rows}  # noqa: C416 - dict() does not know the types of a Row
 
 
@@ -42,11 +63,8 @@ def end_unit(connection: sa.Connection, unit_id: int, incarnation: str) -> bool:
     counts = count_by_status(connection, unit_id)
     if any(status in counts for status in OPEN_STATUSES):
         return False
-    ended = connection.execute(
-        sa.update(unit)
-        .where(*_held_by(unit_id, incarnation))
-        .values(state=UnitState.FINISHED, finished_at=now(), **_counters(counts))
-    )
+    counters = {f"count_{status}": count for status, count in _counters(counts).items()}
+    ended = connection.execute(_END, {"unit_id": unit_id, "own": incarnation, "moment": now(), **counters})
     return ended.rowcount == 1
 
 
@@ -111,11 +129,7 @@ def lose_open_hosts(connection: sa.Connection, unit_id: int, reason: str) -> int
 
 def held_units(connection: sa.Connection, incarnations: Sequence[str]) -> list[tuple[int, str, bool]]:
     """The running units of these incarnations, oldest first: id, incarnation, whether it was begun."""
-    rows = connection.execute(
-        sa.select(unit.c.id, unit.c.incarnation, unit.c.begun_at)
-        .where(unit.c.incarnation.in_(incarnations), unit.c.state == UnitState.RUNNING)
-        .order_by(unit.c.id)
-    )
+    rows = connection.execute(_HELD, {"incarnations": incarnations})
     return [(row.id, row.incarnation, row.begun_at is not None) for row in rows]
 
 

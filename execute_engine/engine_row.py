@@ -15,6 +15,16 @@ from contract.tables import engine
 
 ALIVE = (EngineState.LIVE, EngineState.DRAINING)
 
+_REVIVE = (  # made once: that costs more than the database takes to answer
+    sa.update(engine)
+    .where(engine.c.incarnation == sa.bindparam("own"))
+    .values(
+        beat=engine.c.beat + 1,
+        **{name: sa.bindparam(f"new_{name}") for name in ("beat_at", "state", "free_slots", "missing", "sees_files")},
+    )
+)
+_BEAT = _REVIVE.where(engine.c.state != EngineState.DEAD)
+
 
 @dataclass(frozen=True)
 class Beat:
@@ -96,20 +106,19 @@ class EngineRow:
         """
 
         values = {
-            "beat": engine.c.beat + 1,
-            "beat_at": now(),
-            "state": state,
-            "free_slots": free_slots,
-            "missing": missing,
-            "sees_files": sees_files,
+            "own": self._incarnation,
+            "new_beat_at": now(),
+            "new_state": state,
+            "new_free_slots": free_slots,
+            "new_missing": missing,
+            "new_sees_files": sees_files,
         }
-        mine = sa.update(engine).where(engine.c.incarnation == self._incarnation)
 
         def beat(connection: sa.Connection) -> Beat:
-            beaten = connection.execute(mine.where(engine.c.state != EngineState.DEAD).values(values)).rowcount == 1
+            beaten = connection.execute(_BEAT, values).rowcount == 1
             revived = False
             if not beaten and not self._has_successor(connection):
-                beaten = revived = connection.execute(mine.values(values)).rowcount == 1
+                beaten = revived = connection.execute(_REVIVE, values).rowcount == 1
             held = units.held_units(connection, [self._incarnation])
             return Beat(beaten, revived, {unit_id: begun for unit_id, _, begun in held})
 

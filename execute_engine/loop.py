@@ -206,15 +206,15 @@ class Loop:
         self._parts.database.submit("claim", look, self._claimed)
 
     def _claimed(self, found: Claimed | NoRoom | None) -> None:
-        moment = time.monotonic()
+        moment, kafka = time.monotonic(), self._parts.subscription
+        fed = kafka is not None and kafka.lag is not None
         if isinstance(found, NoRoom):
             self._claims.no_room(moment)
             return
         if found is None:
-            kafka = self._parts.subscription
-            self._passed_over(self._claims.nothing(moment, fed=kafka is not None and kafka.lag is not None))
+            self._passed_over(self._claims.nothing(moment, fed=fed))
             return
-        self._done(self._claims.found(moment))
+        self._done(self._claims.found(moment, fed=fed))
         self._last_claim = time.strftime("%H:%M:%S %Z")
         self._brake.claimed(moment)
         if self._may_claim():

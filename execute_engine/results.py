@@ -47,6 +47,12 @@ def _updates(condition: str, late: int) -> dict[str, sa.TextClause]:
     }
 
 
+_UNITS = (
+    sa.select(unit.c.id, unit.c.state)
+    .where(unit.c.id.in_(sa.bindparam("ids", expanding=True)), unit.c.incarnation == sa.bindparam("own"))
+    .order_by(unit.c.id)
+    .with_for_update()
+)
 _UPDATES, _LATE_UPDATES = _updates(_OPEN, 0), _updates(_LOST, 1)
 
 log = logging.getLogger(__name__)
@@ -108,12 +114,7 @@ def _update(connection: sa.Connection, updates: dict[str, sa.TextClause], rows: 
 
 def _states(connection: sa.Connection, incarnation: str, unit_ids: set[int]) -> dict[int, str]:
     """Of the units that are ours; their rows stay locked, so that nobody else settles them meanwhile."""
-    found = connection.execute(
-        sa.select(unit.c.id, unit.c.state)
-        .where(unit.c.id.in_(sorted(unit_ids)), unit.c.incarnation == incarnation)
-        .order_by(unit.c.id)
-        .with_for_update()
-    )
+    found = connection.execute(_UNITS, {"ids": sorted(unit_ids), "own": incarnation})
     return {row.id: row.state for row in found}
 
 

@@ -24,6 +24,59 @@ from execute_engine.unit import HostRow, NewHostKey
 OTHERS_UNITS = 20  # of other engines, looked at when ours end unreachable
 CANDIDATES = 8  # published units that one scan looks at
 
+# Statements of every unit are made once: that costs more than the database takes to answer.
+_THIS = unit.c.id == sa.bindparam("unit_id")
+_OWN = (unit.c.state == UnitState.RUNNING, unit.c.incarnation == sa.bindparam("own"))
+_NO_FILES = sa.not_(task.c.needs_files)  # what an engine without the share may take
+
+_PUBLISHED = sa.select(unit.c.id).where(unit.c.state == UnitState.PUBLISHED).order_by(unit.c.id).limit(CANDIDATES)
+_PUBLISHED_WITHOUT_FILES = _PUBLISHED.join(task, task.c.key == unit.c.task_key).where(_NO_FILES)
+_UNIT_TO_CLAIM = (
+    sa.select(
+        unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count,
+        task.c.needs_files, task.c.state.label("task_state"),
+    )
+    .join(task, task.c.key == unit.c.task_key)
+    .where(_THIS)
+)  # fmt: skip
+_TASK_MAY_RUN = (
+    sa.select(task.c.key)
+    .where(
+        task.c.key == unit.c.task_key,
+        task.c.state.in_((TaskState.QUEUED, TaskState.RUNNING)),
+        task.c.cancelled_at.is_(None),
+    )
+    .correlate(unit)
+)
+_CLAIM, _CLAIM_WITHOUT_FILES = (
+    sa.update(unit)
+    .where(_THIS, unit.c.state == UnitState.PUBLISHED, may_run.exists())
+    .values(state=UnitState.RUNNING, incarnation=sa.bindparam("own"))
+    for may_run in (_TASK_MAY_RUN, _TASK_MAY_RUN.where(_NO_FILES))
+)
+_RUN_TASK = (
+    sa.update(task)
+    .where(task.c.key == sa.bindparam("task_key"), task.c.state == TaskState.QUEUED)
+    .values(state=TaskState.RUNNING, started_at=sa.bindparam("moment"))
+)
+_TASK_OF_UNIT = sa.select(task, unit.c.attempt).join(unit, unit.c.task_key == task.c.key).where(_THIS)
+_OPEN_HOSTS = (
+    sa.select(host_result.c.host, host_result.c.id)
+    .where(host_result.c.unit_id == sa.bindparam("unit_id"), host_result.c.status.in_(OPEN_STATUSES))
+    .order_by(host_result.c.id)
+)
+_HOST_KEYS = (
+    sa.select(host_key.c.host, host_key.c.key_type, host_key.c.key)
+    .where(host_key.c.host.in_(sa.bindparam("hosts", expanding=True)), host_key.c.port == sa.bindparam("port"))
+    .order_by(host_key.c.host, host_key.c.key_type)
+)
+_BEGIN = sa.update(unit).where(_THIS, *_OWN, unit.c.begun_at.is_(None)).values(begun_at=sa.bindparam("moment"))
+_BEGUN = sa.select(unit.c.id).where(_THIS, *_OWN, unit.c.begun_at.is_not(None))
+_STOP_REQUESTS = sa.select(unit.c.id).where(*_OWN, unit.c.stop_requested)
+_WRITE_FREE_SLOTS = (
+    sa.update(engine).where(engine.c.incarnation == sa.bindparam("own")).values(free_slots=sa.bindparam("free"))
+)
+
 
 @dataclass(frozen=True)
 class Claimed:
@@ -160,10 +213,8 @@ class Store:
 
     def stop_requests(self) -> list[int]:
         """Of the units that we hold, those whose task was cancelled."""
-        asked = sa.select(unit.c.id).where(
-            unit.c.incarnation == self.incarnation, unit.c.state == UnitState.RUNNING, unit.c.stop_requested
-        )
-        return self._database.read(lambda connection: list(connection.scalars(asked)))
+        own = {"own": self.incarnation}
+        return self._database.read(lambda connection: list(connection.scalars(_STOP_REQUESTS, own)))
 
     def others_unreachable(self) -> float | None:
         """The share of unreachable hosts in the last units that other engines finished; None: they finished none."""
@@ -179,10 +230,7 @@ class Store:
 
     def _claim(self, connection: sa.Connection, unit_id: int, room: Room, with_files: bool) -> Claimed | NoRoom | None:
         """One transaction for the claim and what is claimed: a commit costs as much as several SELECTs."""
-        columns = (unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count)
-        of_task = sa.select(*columns, task.c.needs_files, task.c.state.label("task_state"))
-        of_task = of_task.join(task, task.c.key == unit.c.task_key)
-        row = connection.execute(of_task.where(unit.c.id == unit_id)).first()
+        row = connection.execute(_UNIT_TO_CLAIM, {"unit_id": unit_id}).first()
         if row is None:
             return None
         if (row.state, row.incarnation, row.begun_at) == (UnitState.RUNNING, self.incarnation, None):
@@ -191,39 +239,25 @@ class Store:
             return None
         if not room.fits(row.host_count):
             return NoRoom(unit_id, row.host_count)
-        may_run = sa.exists().where(
-            task.c.key == row.task_key,
-            task.c.state.in_((TaskState.QUEUED, TaskState.RUNNING)),
-            task.c.cancelled_at.is_(None),
-            *_may_read(with_files),
-        )
         claimed = connection.execute(
-            sa.update(unit)
-            .where(unit.c.id == unit_id, unit.c.state == UnitState.PUBLISHED, may_run)
-            .values(state=UnitState.RUNNING, incarnation=self.incarnation)
+            _CLAIM if with_files else _CLAIM_WITHOUT_FILES, {"unit_id": unit_id, "own": self.incarnation}
         )
         if claimed.rowcount != 1:
             return None
         if row.task_state == TaskState.QUEUED:  # else every claim would wait for the row that all of a task share
-            connection.execute(
-                sa.update(task)
-                .where(task.c.key == row.task_key, task.c.state == TaskState.QUEUED)
-                .values(state=TaskState.RUNNING, started_at=now())
-            )
+            connection.execute(_RUN_TASK, {"task_key": row.task_key, "moment": now()})
         self._write_free_slots(connection, room.free_after(row.host_count))
         return self._load(connection, unit_id, row.host_count)
 
     def _begin(self, connection: sa.Connection, unit_id: int) -> bool:
-        ours = (unit.c.id == unit_id, unit.c.state == UnitState.RUNNING, unit.c.incarnation == self.incarnation)
-        begun = connection.execute(sa.update(unit).where(*ours, unit.c.begun_at.is_(None)).values(begun_at=now()))
-        if begun.rowcount == 1:
+        ours = {"unit_id": unit_id, "own": self.incarnation}
+        if connection.execute(_BEGIN, {**ours, "moment": now()}).rowcount == 1:
             return True
         # Only the answer of our own first try can have been lost: nobody else sets begun_at on our units.
-        return connection.execute(sa.select(unit.c.id).where(*ours, unit.c.begun_at.is_not(None))).first() is not None
+        return connection.execute(_BEGUN, ours).first() is not None
 
     def _write_free_slots(self, connection: sa.Connection, free_slots: int) -> None:
-        mine = engine.c.incarnation == self.incarnation
-        connection.execute(sa.update(engine).where(mine).values(free_slots=free_slots))
+        connection.execute(_WRITE_FREE_SLOTS, {"own": self.incarnation, "free": free_slots})
 
     def _load(self, connection: sa.Connection, unit_id: int, hosts: int) -> Claimed:
         try:
@@ -232,14 +266,8 @@ class Store:
             return Claimed(unit_id, hosts, None, {}, f"the task of this unit cannot be read: {exc!r}")
 
     def _read(self, connection: sa.Connection, unit_id: int, hosts: int) -> Claimed:
-        row = connection.execute(
-            sa.select(task, unit.c.attempt).join(unit, unit.c.task_key == task.c.key).where(unit.c.id == unit_id)
-        ).one()
-        open_rows = connection.execute(
-            sa.select(host_result.c.host, host_result.c.id)
-            .where(host_result.c.unit_id == unit_id, host_result.c.status.in_(OPEN_STATUSES))
-            .order_by(host_result.c.id)
-        )
+        row = connection.execute(_TASK_OF_UNIT, {"unit_id": unit_id}).one()
+        open_rows = connection.execute(_OPEN_HOSTS, {"unit_id": unit_id})
         row_ids = {found.host: found.id for found in open_rows}
         if not row_ids:
             return Claimed(unit_id, hosts, None, {}, "every host of this unit has a result already")
@@ -247,11 +275,7 @@ class Store:
         return Claimed(unit_id, hosts, job_of(unit_id, row, tuple(row_ids), keys, self._config), row_ids)
 
     def _host_keys(self, connection: sa.Connection, hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        found = connection.execute(
-            sa.select(host_key.c.host, host_key.c.key_type, host_key.c.key)
-            .where(host_key.c.host.in_(hosts), host_key.c.port == self._config.ansible.ssh_port)
-            .order_by(host_key.c.host, host_key.c.key_type)
-        )
+        found = connection.execute(_HOST_KEYS, {"hosts": hosts, "port": self._config.ansible.ssh_port})
         keys: dict[str, tuple[str, ...]] = {}
         for known in found:
             keys[known.host] = (*keys.get(known.host, ()), f"{known.key_type} {known.key}")
@@ -315,12 +339,4 @@ def job_of(
 
 
 def _published(connection: sa.Connection, with_files: bool) -> Sequence[int]:
-    published = sa.select(unit.c.id).where(unit.c.state == UnitState.PUBLISHED)
-    if not with_files:
-        published = published.join(task, task.c.key == unit.c.task_key).where(*_may_read(with_files))
-    return connection.scalars(published.order_by(unit.c.id).limit(CANDIDATES)).all()
-
-
-def _may_read(with_files: bool) -> tuple[sa.ColumnElement[bool], ...]:
-    """Of the tasks that this engine may take now: without the share only those that read no project files."""
-    return () if with_files else (sa.not_(task.c.needs_files),)
+    return connection.scalars(_PUBLISHED if with_files else _PUBLISHED_WITHOUT_FILES).all()

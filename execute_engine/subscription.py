@@ -25,7 +25,9 @@ from contract.errors import MessageError
 from contract.kafka_trouble import KafkaTrouble
 from contract.message import UnitMessage
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 2.0
+FETCH_WAIT_MS = 1500  # a broker without news answers so late; one with news at once
+BATCH = 10  # messages of one poll
 COMMIT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 LAG_SECONDS = 10.0  # between two looks at how much waits
@@ -50,7 +52,7 @@ class Delivery:
 
 
 class Subscription:
-    """At most one message is out at a time: while it is, all partitions are paused, and polled all the same.
+    """At most one message is out at a time: when it stays out, all partitions are paused, and polled all the same.
 
     So an engine that is full simply keeps the message; nothing is committed ahead of it, and max_poll_interval never
     passes. wake is called, in this thread, when a message is there.
@@ -165,7 +167,7 @@ class Subscription:
         while not self._closing.is_set():
             self._turned_at = time.monotonic()
             if self._out is None:
-                self._receive(consumer.poll(timeout_ms=int(POLL_SECONDS * 1000), max_records=1))
+                self._receive(consumer.poll(timeout_ms=int(POLL_SECONDS * 1000), max_records=BATCH))
                 self._hand_over_next(consumer)
             else:
                 self._wait_for_done(consumer)
@@ -196,9 +198,9 @@ class Subscription:
         try:
             done = self._done.get(timeout=POLL_SECONDS)
         except queue.Empty:
-            # A rebalance may have brought partitions that are not paused.
+            # Only now, because what was fetched of a partition that pauses is fetched again.
             consumer.pause(*consumer.assignment())
-            self._receive(consumer.poll(timeout_ms=0, max_records=1))
+            self._receive(consumer.poll(timeout_ms=0, max_records=BATCH))
             return
         if done == self._out:  # else it is of a former client, and will come again
             self._commit(consumer, done.partition, done.offset)
@@ -223,10 +225,8 @@ class Subscription:
             self._out = Delivery(message, record.partition, record.offset)
             self._deliveries.put(self._out)
             self._wake()
-        if self._out is None:
-            consumer.resume(*consumer.paused())
-        else:
-            consumer.pause(*consumer.assignment())
+        if self._out is None and (paused := consumer.paused()):
+            consumer.resume(*paused)
 
     def _commit(self, consumer: KafkaConsumer, partition: int, offset: int) -> None:
         where = TopicPartition(self._settings.topic, partition)
@@ -288,7 +288,8 @@ def client_arguments(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
         "auto_offset_reset": "earliest",  # a new group that started at the latest would lose units
         "enable_auto_commit": False,
         "allow_auto_create_topics": False,
-        "metadata_max_age_ms": 10_000,  # notices a grown topic
+        "metadata_max_age_ms": 30_000,  # notices a grown topic
+        "fetch_max_wait_ms": FETCH_WAIT_MS,
         "reconnect_backoff_max_ms": 2_000,
         "security_protocol": settings.security_protocol,
         "sasl_mechanism": settings.sasl_mechanism or None,

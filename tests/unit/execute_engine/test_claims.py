@@ -43,10 +43,27 @@ def test_after_a_find_the_next_search_is_at_once_where_the_database_is_the_queue
     embedded, with_kafka = Claims(has_kafka=False), Claims(has_kafka=True)
     for claims in (embedded, with_kafka):
         claims.next(ROOM, 10.0)
-        claims.found(10.0)
+        claims.found(10.0, fed=False)
     assert embedded.next(ROOM, 10.0) is not None
     assert with_kafka.next(ROOM, 10.0) is None  # the next message may be on its way
     assert with_kafka.next(ROOM, 10.0 + QUIET_SECONDS) is not None
+
+
+def test_who_was_told_of_a_unit_waits_to_be_told_of_the_next_and_who_found_one_looks_for_more() -> None:
+    told, looked = Claims(has_kafka=True), Claims(has_kafka=True)
+    told.message(delivery())
+    for claims in (told, looked):
+        claims.next(ROOM, 10.0)
+        claims.found(10.0, fed=True)
+    assert told.due_at(ROOM) == 10.0 + FED_SECONDS
+    assert looked.due_at(ROOM) == 10.0 + QUIET_SECONDS
+
+
+def test_a_slot_that_became_free_brings_nothing_where_there_was_nothing() -> None:
+    claims = Claims(has_kafka=True)
+    claims.next(Room(5, alone=False, runner_free=True), 10.0)
+    claims.nothing(10.0, fed=True)
+    assert claims.next(Room(6, alone=False, runner_free=True), 10.0) is None
 
 
 def test_a_slot_that_became_free_makes_the_search_due() -> None:
@@ -66,7 +83,7 @@ def test_a_message_is_looked_up_at_once_and_done_with_after_its_claim() -> None:
     assert search is not None
     assert search.delivery == delivery()
     assert not claims.wants_message
-    assert claims.found(10.0) == delivery()
+    assert claims.found(10.0, fed=True) == delivery()
     assert claims.wants_message
 
 
@@ -92,7 +109,7 @@ def test_a_message_that_comes_during_a_scan_is_not_done_with_by_it() -> None:
     claims = Claims(has_kafka=True)
     claims.next(ROOM, 10.0)
     claims.message(delivery())
-    assert claims.found(10.0) is None
+    assert claims.found(10.0, fed=True) is None
     search = claims.next(ROOM, 10.0)
     assert search is not None
     assert search.delivery == delivery()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from execute_engine.timer import Timer
+
+
+def test_it_is_due_at_once_then_after_its_time_and_whenever_it_is_told() -> None:
+    timer = Timer(0.2)
+    assert timer.due(100.1)
+    assert not timer.due(100.29)
+    assert timer.due(100.31)
+    timer.now()
+    assert timer.due(100.32)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 5.0])
+def test_several_become_due_together_whenever_they_began(seconds: float) -> None:
+    first, second = Timer(seconds), Timer(1.0)
+    first.due(100.1)
+    second.due(100.4)
+    assert first.at % 1.0 == second.at % 1.0 == 0.0
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 5.0])
+def test_from_then_on_it_is_due_as_often_as_it_should(seconds: float) -> None:
+    timer, moment = Timer(seconds), 100.1
+    timer.due(moment)
+    assert moment < timer.at <= moment + seconds
+    for _ in range(10):
+        before = moment = timer.at + 0.003  # the loop is never there in time
+        assert timer.due(moment)
+        assert timer.at == pytest.approx(before + seconds - 0.003)
