@@ -55,7 +55,7 @@ def choose(
             continue
         if waiting[0].host_count > glance.room and not glance.is_bare(task.needs_files):
             return Choice(tuple(chosen), last_key, waits_for_room=True)
-        finds_slots = glance.finds_slots(waiting[0].host_count)
+        finds_slots = glance.finds_slots(waiting[0].host_count, task.needs_files)
         if chosen and finds_slots != all_find_slots:
             return Choice(tuple(chosen), last_key, waits_for_room=True)
         all_find_slots = finds_slots

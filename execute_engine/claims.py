@@ -9,6 +9,7 @@ from execute_engine.subscription import Delivery
 
 QUIET_SECONDS = 0.2  # Kafka has given nothing for so long, or there was nothing in the database: look there (again)
 FED_SECONDS = 3.0  # the same when units come by Kafka: the database has only what others have no room for
+TAKEN_SECONDS = 1.0  # what had no room may be another engine's by then
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,14 @@ class Claims:
     """
 
     def __init__(self, has_kafka: bool) -> None:
-        self._has_kafka = has_kafka
+        self._after_a_look = QUIET_SECONDS if has_kafka else 0.0  # that found something: messages go first
         self._delivery: Delivery | None = None
         self._search: Search | None = None
-        self._not_before = float("-inf")
-        self._free_without_room: int | None = None  # the slots that were too few for what was found
+        self._message_at = float("-inf")  # when the message is looked up
+        # When the database is looked at without one. No message puts that off: what others have no room for would
+        # wait for as long as messages come.
+        self._look_at = float("-inf")
+        self._too_large: int | None = None  # the hosts of what had no room
 
     @property
     def wants_message(self) -> bool:
@@ -42,15 +46,15 @@ class Claims:
 
     def message(self, delivery: Delivery) -> None:
         self._delivery = delivery
-        self._not_before = float("-inf")
+        self._message_at = float("-inf")
 
     def due_at(self, room: Room) -> float | None:
         """When next() has something to ask for; None while a search is under way or there is no room at all."""
         if self._search is not None or not room.any:
             return None
-        if self._free_without_room is not None and room.free_slots > self._free_without_room:
+        if self._too_large is not None and room.fits(self._too_large):
             return float("-inf")
-        return self._not_before
+        return self._look_at if self._delivery is None else self._message_at
 
     def next(self, room: Room, moment: float) -> Search | None:
         """What to ask the database for now; one of found(), nothing() and no_room() must follow."""
@@ -58,33 +62,34 @@ class Claims:
         if due_at is None or moment < due_at:
             return None
         self._search = Search(self._delivery)
-        self._free_without_room = room.free_slots
         return self._search
 
     def found(self, moment: float, *, fed: bool) -> Delivery | None:
         """The search brought a unit; returns the message that is done with, if it was for one. fed: as in nothing()."""
-        if not self._has_kafka:
-            return self._done(moment)
-        told = self._search is not None and self._search.delivery is not None
-        # The next message may be on its way. Who has just found what others have no room for looks for more of it.
-        return self._done(moment + (FED_SECONDS if fed and told else QUIET_SECONDS))
+        return self._done(moment, self._after_a_look, fed)
 
     def nothing(self, moment: float, *, fed: bool) -> Delivery | None:
         """There is nothing, or the message's unit is not to be had: that message is done with too.
 
         fed: this engine has its share of Kafka's partitions, so a unit is found without a look.
         """
-        return self._done(moment + (FED_SECONDS if fed else QUIET_SECONDS))
+        return self._done(moment, FED_SECONDS if fed else QUIET_SECONDS, fed)
 
-    def no_room(self, moment: float) -> None:
-        """What was found is too large for now, and tried again when a slot becomes free."""
-        self._search = None
-        self._not_before = moment + QUIET_SECONDS
+    def no_room(self, moment: float, hosts: int) -> None:
+        """What was found, of so many hosts, is too large for now, and tried again when there is room for it.
 
-    def _done(self, not_before: float) -> Delivery | None:
+        Or after a while: another engine may have taken it.
+        """
+        self._search, self._too_large = None, hosts
+        self._message_at = self._look_at = moment + TAKEN_SECONDS
+
+    def _done(self, moment: float, pause_seconds: float, fed: bool) -> Delivery | None:
         done = self._search.delivery if self._search else None
-        self._search = self._free_without_room = None
-        if done is not None:
+        self._search = self._too_large = None
+        if done is None:
+            self._look_at = moment + pause_seconds
+        else:
             self._delivery = None
-        self._not_before = not_before if self._delivery is None else float("-inf")
+            if not fed:
+                self._look_at = moment + QUIET_SECONDS  # the next message may be on its way
         return done

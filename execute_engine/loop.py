@@ -200,16 +200,15 @@ class Loop:
         if search is None:
             return
         if search.delivery is None:
-            look = functools.partial(store.claim_oldest, room, held, with_files=with_files)
+            look = functools.partial(store.claim_oldest, room, held, with_files=with_files, patient=self._fed())
         else:
             look = functools.partial(store.claim, search.delivery.message.unit_id, room, held, with_files=with_files)
         self._parts.database.submit("claim", look, self._claimed)
 
     def _claimed(self, found: Claimed | NoRoom | None) -> None:
-        moment, kafka = time.monotonic(), self._parts.subscription
-        fed = kafka is not None and kafka.lag is not None
+        moment, fed = time.monotonic(), self._fed()
         if isinstance(found, NoRoom):
-            self._claims.no_room(moment)
+            self._claims.no_room(moment, found.hosts)
             return
         if found is None:
             self._passed_over(self._claims.nothing(moment, fed=fed))
@@ -221,6 +220,10 @@ class Loop:
             self._running.start(found)
         else:
             self._running.hand_back(found.unit_id)
+
+    def _fed(self) -> bool:
+        """This engine has its share of Kafka's partitions."""
+        return self._parts.subscription is not None and self._parts.subscription.lag is not None
 
     def _passed_over(self, delivery: Delivery | None) -> None:
         """Its unit is unknown, ended, another's, or needs the share: a message comes late, twice, or from anybody."""

@@ -104,6 +104,7 @@ class Store:
         self.incarnation = incarnation
         self._database = database
         self._config = config
+        self._passed_over: frozenset[int] = frozenset()  # published units that were left to other engines
 
     def claim(
         self, unit_id: int, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True
@@ -122,10 +123,18 @@ class Store:
         return found
 
     def claim_oldest(
-        self, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True
+        self, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True, patient: bool = False
     ) -> Claimed | NoRoom | None:
-        """Take the oldest published unit that nobody else takes first; None when there is none. As claim()."""
-        for unit_id in self._database.read(lambda connection: _published(connection, with_files)):
+        """Take the oldest published unit that nobody else takes first; None when there is none. As claim().
+
+        patient: only one that was published at an earlier such look already, when there was none to take: the others
+        are on their way to the engine that Kafka has them for.
+        """
+        published = self._database.read(lambda connection: _published(connection, with_files))
+        candidates = [unit_id for unit_id in published if unit_id in self._passed_over] if patient else published
+        if not candidates:
+            self._passed_over = frozenset(published)
+        for unit_id in candidates:
             found = self.claim(unit_id, room, held, with_files=with_files)
             if found is not None:
                 return found

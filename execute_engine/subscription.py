@@ -5,6 +5,7 @@ The database holds the truth about units, so a message is only a hint: one that 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -31,7 +32,7 @@ BATCH = 10  # messages of one poll
 COMMIT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 LAG_SECONDS = 10.0  # between two looks at how much waits
-LAG_ANSWER_SECONDS = 2.0
+LAG_ANSWER_SECONDS = 3.0  # longer than FETCH_WAIT_MS: a broker answers one question after the other
 RETRY_SECONDS = 2.0  # after an error of the client, before a new one is built
 LOOK_SECONDS = 1.0
 LAST_ANSWER = "last-heartbeat-seconds-ago"  # a metric of the client
@@ -71,7 +72,7 @@ class Subscription:
         self._tried = self._joining = False
         self._trouble = KafkaTrouble()
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
-        self._turned_at = time.monotonic()
+        self._turned_at = self._polled_at = time.monotonic()
         self.bad_messages = 0
         self._lag: tuple[float, int] | None = None  # when it was measured, messages
 
@@ -163,18 +164,19 @@ class Subscription:
         return consumer
 
     def _consume(self, consumer: KafkaConsumer) -> None:
-        built_at = looked_at = lag_at = time.monotonic()
+        built_at = looked_at = lag_at = self._polled_at = time.monotonic()
         while not self._closing.is_set():
             self._turned_at = time.monotonic()
             if self._out is None:
-                self._receive(consumer.poll(timeout_ms=int(POLL_SECONDS * 1000), max_records=BATCH))
+                self._poll(consumer, POLL_SECONDS)
                 self._hand_over_next(consumer)
             else:
                 self._wait_for_done(consumer)
             if time.monotonic() >= looked_at + LOOK_SECONDS:
                 looked_at = time.monotonic()
                 self._look_at_coordinator(consumer, built_at)
-            if time.monotonic() >= lag_at:
+            # While messages flow it waits a while: the broker may let this thread wait for its answer.
+            if time.monotonic() >= lag_at + (0.0 if self._out is None else LAG_SECONDS):
                 self._measure_lag(consumer)
                 lag_at = time.monotonic() + (LOOK_SECONDS if self.lag is None else LAG_SECONDS)
 
@@ -195,21 +197,21 @@ class Subscription:
         self._lag = (time.monotonic(), polled + waiting)
 
     def _wait_for_done(self, consumer: KafkaConsumer) -> None:
-        try:
+        done: Delivery | None = None
+        with contextlib.suppress(queue.Empty):
             done = self._done.get(timeout=POLL_SECONDS)
-        except queue.Empty:
-            # Only now, because what was fetched of a partition that pauses is fetched again.
+        if time.monotonic() >= self._polled_at + POLL_SECONDS:  # the group waits for who does not poll
             consumer.pause(*consumer.assignment())
-            self._receive(consumer.poll(timeout_ms=0, max_records=BATCH))
-            return
-        if done == self._out:  # else it is of a former client, and will come again
+            self._poll(consumer, 0.0)
+        if done is not None and done == self._out:  # else it is of a former client, and will come again
             self._commit(consumer, done.partition, done.offset)
             self._out = None
             self._hand_over_next(consumer)
 
-    def _receive(self, records: dict[TopicPartition, list[Any]]) -> None:
-        for of_partition in records.values():
+    def _poll(self, consumer: KafkaConsumer, seconds: float) -> None:
+        for of_partition in consumer.poll(timeout_ms=int(seconds * 1000), max_records=BATCH).values():
             self._backlog.extend(of_partition)
+        self._polled_at = time.monotonic()
 
     def _hand_over_next(self, consumer: KafkaConsumer) -> None:
         while self._backlog and self._out is None:

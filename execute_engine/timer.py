@@ -10,8 +10,8 @@ TICK_SECONDS = 1.0
 class Timer:
     """Due at once, then every so many seconds; what was missed is not made up for. Moments are monotonic.
 
-    Timers of TICK_SECONDS and more are due at whole ticks, up to one tick early: so several are due in one turn of the
-    loop, and a turn costs more than most of what is done in it.
+    Those of a whole number of ticks are due at whole ticks, the first time up to one tick early: so several are due in
+    one turn of the loop, and a turn costs more than most of what is done in it.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -23,7 +23,7 @@ class Timer:
         if moment < self.at:
             return False
         self.at = moment + self._seconds
-        if self._seconds >= TICK_SECONDS:
+        if self._seconds % TICK_SECONDS == 0:
             self.at = math.floor(self.at / TICK_SECONDS) * TICK_SECONDS
         return True
 

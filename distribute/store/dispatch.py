@@ -51,21 +51,25 @@ class Glance:
     has_cancelled: bool = False  # a cancelled task with a unit that was given back, or published, meanwhile
     is_held: bool = False  # all dispatching
     file_slots: int = 0  # of the live engines that see project files
+    free_file_slots: int = 0  # of these
     published_file_hosts: int = 0  # of the published units whose task may read them
 
     @property
     def room(self) -> int:
         """Hosts that may still be published. Units that only some engines can take leave the others' slots free."""
-        return self._window - self._others - min(self.published_file_hosts, self.file_slots)
+        window = _window(self.slots, self.free_slots)
+        return window - self._others - min(self.published_file_hosts, _window(self.file_slots, self.free_file_slots))
 
-    def finds_slots(self, hosts: int) -> bool:
+    def finds_slots(self, hosts: int, needs_files: bool) -> bool:
         """Whether a unit of so many hosts, published now, can be claimed now, and need not wait for an end."""
-        return self.published_hosts + hosts <= self.free_slots
+        if needs_files and self.published_file_hosts + hosts > self.free_file_slots:
+            return False
+        return self._others + min(self.published_file_hosts, self.free_file_slots) + hosts <= self.free_slots
 
     @property
     def takes_files(self) -> bool:
-        """Units that need project files go out as long as the engines that see them have a slot for them."""
-        return self.published_file_hosts < self.file_slots
+        """Units that need project files go out as long as the window of the engines that see them has room."""
+        return self.published_file_hosts < _window(self.file_slots, self.free_file_slots)
 
     def is_bare(self, needs_files: bool) -> bool:
         """Nothing is out that keeps engines from such a unit: then one goes out, however large it is."""
@@ -77,16 +81,16 @@ class Glance:
         return replace(self, published_hosts=self.published_hosts + hosts, published_file_hosts=file_hosts)
 
     @property
-    def _window(self) -> int:
-        """Hosts that are published and not claimed at most: all that find room now, and some ahead for what ends next.
-
-        What is ahead is also what a task that comes new has to wait for.
-        """
-        return min(self.slots, self.free_slots + self.slots // 2)
-
-    @property
     def _others(self) -> int:
         return self.published_hosts - self.published_file_hosts
+
+
+def _window(slots: int, free_slots: int) -> int:
+    """Hosts that are published and not claimed at most: all that find room now, and some ahead for what ends next.
+
+    What is ahead is also what a task that comes new has to wait for.
+    """
+    return min(slots, free_slots + slots // 2)
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ def glance(connection: sa.Connection) -> Glance:
         row[6] > 0,
         int(row[7]),
         int(row[8]),
+        int(row[9]),
     )
 
 
@@ -198,6 +203,7 @@ def _glance() -> sa.Select[Any]:
         _cancelled().limit(1).scalar_subquery(),
         sa.select(sa.func.count()).select_from(dispatch_hold).scalar_subquery(),
         slots.where(engine.c.sees_files).scalar_subquery(),
+        free_slots.where(engine.c.sees_files).scalar_subquery(),
         of_files.scalar_subquery(),
     )
 

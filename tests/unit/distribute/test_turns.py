@@ -31,13 +31,22 @@ def choose(
     file_slots: int = 0,
     published_files: int = 0,
     free_slots: int | None = None,
+    free_file_slots: int | None = None,
 ) -> Choice:
     """waiting: the sizes of each task's waiting units. published: hosts; of them published_files need files.
 
-    All slots are free unless free_slots says otherwise.
+    All slots are free unless free_slots and free_file_slots say otherwise.
     """
-    free = slots if free_slots is None else free_slots
-    glance = Glance(slots, free, published, True, False, file_slots=file_slots, published_file_hosts=published_files)
+    glance = Glance(
+        slots,
+        slots if free_slots is None else free_slots,
+        published,
+        True,
+        False,
+        file_slots=file_slots,
+        free_file_slots=file_slots if free_file_slots is None else free_file_slots,
+        published_file_hosts=published_files,
+    )
     by_task = {key: units(key, sizes) for key, sizes in waiting.items()}
     return turns.choose(glance, tasks, by_task, default_parallel, last_key)
 
@@ -194,6 +203,24 @@ def test_units_that_only_busy_engines_could_take_leave_the_slots_of_the_others_f
         published_files=out,
     )
     assert ids(chosen) == [201]
+
+
+@pytest.mark.parametrize(("slots", "file_slots"), [(210, 180), (300, 270), (1000, 900), (400, 200)])
+def test_while_all_engines_that_see_files_are_busy_the_others_get_what_they_can_take(
+    slots: int, file_slots: int
+) -> None:
+    """Units that need files are never claimed here, the others at once."""
+    waiting = {1: [30] * 50, 2: [30] * 50}
+    free, out, last_key = slots - file_slots, 0, 0
+    for _ in range(110):
+        tasks = [task(key, needs_files=key == 1) for key in turns.in_turn([1, 2], last_key)]
+        facts = {"slots": slots, "free_slots": free, "file_slots": file_slots, "free_file_slots": 0}
+        chosen = choose(tasks, waiting, published=out, published_files=out, last_key=last_key, **facts)
+        last_key = chosen.last_key
+        files = sum(message.task_id == "task-1" for message in chosen.messages)
+        out += 30 * files
+        waiting = {1: waiting[1][files:], 2: waiting[2][len(chosen.messages) - files :]}
+    assert (out < file_slots, waiting[2]) == (True, [])
 
 
 def test_units_that_nobody_can_take_any_more_take_no_room() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from contract.message import UnitMessage
-from execute_engine.claims import FED_SECONDS, QUIET_SECONDS, Claims
+from execute_engine.claims import FED_SECONDS, QUIET_SECONDS, TAKEN_SECONDS, Claims
 from execute_engine.slots import Room
 from execute_engine.subscription import Delivery
 
@@ -49,14 +49,26 @@ def test_after_a_find_the_next_search_is_at_once_where_the_database_is_the_queue
     assert with_kafka.next(ROOM, 10.0 + QUIET_SECONDS) is not None
 
 
-def test_who_was_told_of_a_unit_waits_to_be_told_of_the_next_and_who_found_one_looks_for_more() -> None:
-    told, looked = Claims(has_kafka=True), Claims(has_kafka=True)
-    told.message(delivery())
-    for claims in (told, looked):
-        claims.next(ROOM, 10.0)
-        claims.found(10.0, fed=True)
-    assert told.due_at(ROOM) == 10.0 + FED_SECONDS
-    assert looked.due_at(ROOM) == 10.0 + QUIET_SECONDS
+def test_who_has_looked_and_found_a_unit_looks_for_more() -> None:
+    claims = Claims(has_kafka=True)
+    claims.next(ROOM, 10.0)
+    claims.found(10.0, fed=True)
+    assert claims.due_at(ROOM) == 10.0 + QUIET_SECONDS
+
+
+def test_no_flow_of_messages_puts_off_the_look_for_what_others_have_no_room_for() -> None:
+    claims = Claims(has_kafka=True)
+    looks = []
+    for second in range(31):
+        claims.message(delivery(second))
+        for moment in (second, second + 0.5):
+            search = claims.next(ROOM, moment)
+            if search is not None and search.delivery is None:
+                looks.append(moment)
+                claims.nothing(moment, fed=True)
+            elif search is not None:
+                claims.found(moment, fed=True)
+    assert looks == [0.5 + FED_SECONDS * number for number in range(11)]
 
 
 def test_a_slot_that_became_free_brings_nothing_where_there_was_nothing() -> None:
@@ -66,12 +78,12 @@ def test_a_slot_that_became_free_brings_nothing_where_there_was_nothing() -> Non
     assert claims.next(Room(6, alone=False, runner_free=True), 10.0) is None
 
 
-def test_a_slot_that_became_free_makes_the_search_due() -> None:
+def test_what_had_no_room_is_tried_again_when_it_has_and_after_a_while() -> None:
     claims = Claims(has_kafka=False)
     claims.next(Room(5, alone=False, runner_free=True), 10.0)
-    claims.no_room(10.0)
-    assert claims.next(Room(5, alone=False, runner_free=True), 10.0) is None
-    assert claims.next(Room(6, alone=False, runner_free=True), 10.0) is not None
+    claims.no_room(10.0, hosts=7)
+    assert claims.due_at(Room(6, alone=False, runner_free=True)) == 10.0 + TAKEN_SECONDS
+    assert claims.next(Room(7, alone=False, runner_free=True), 10.0) is not None
 
 
 def test_a_message_is_looked_up_at_once_and_done_with_after_its_claim() -> None:
@@ -98,9 +110,9 @@ def test_a_message_without_room_is_kept_and_nothing_is_claimed_before_it() -> No
     claims = Claims(has_kafka=True)
     claims.message(delivery())
     claims.next(ROOM, 10.0)
-    claims.no_room(10.0)
+    claims.no_room(10.0, hosts=61)
     assert not claims.wants_message
-    search = claims.next(ROOM, 10.0 + QUIET_SECONDS)
+    search = claims.next(ROOM, 10.0 + TAKEN_SECONDS)
     assert search is not None
     assert search.delivery == delivery()
 

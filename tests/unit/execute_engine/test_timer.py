@@ -5,13 +5,14 @@ import pytest
 from execute_engine.timer import Timer
 
 
-def test_it_is_due_at_once_then_after_its_time_and_whenever_it_is_told() -> None:
-    timer = Timer(0.2)
+@pytest.mark.parametrize("seconds", [0.2, 7.5])
+def test_it_is_due_at_once_then_after_its_time_and_whenever_it_is_told(seconds: float) -> None:
+    timer = Timer(seconds)
     assert timer.due(100.1)
-    assert not timer.due(100.29)
-    assert timer.due(100.31)
+    assert not timer.due(100.1 + seconds - 0.01)
+    assert timer.due(100.1 + seconds + 0.01)
     timer.now()
-    assert timer.due(100.32)
+    assert timer.due(100.1 + seconds + 0.02)
 
 
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 5.0])
