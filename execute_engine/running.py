@@ -31,7 +31,7 @@ from execute_engine.unit_process import UnitEnd, UnitProcess
 
 COLLECT_SECONDS = 1.0  # LauncherClient asks for it
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 30.0  # before the next claim, when a unit could not be started
-LOOK_SECONDS = 1.0  # between two looks at what the hosts do
+LOOK_SECONDS = 0.5  # between two looks at what the hosts do
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-TICK_SECONDS = 1.0
+TICK_SECONDS = 0.5
 
 
 class Timer:
