@@ -113,7 +113,8 @@ class SimulatedHosts:
                 self._number += 1
                 after = self._seconds * random.uniform(0.5, 1.5)
                 heapq.heappush(self._due, (moment + after, self._number, unit, host, begun))
-                self._say(unit, encode({"event": "host_started", "host": host, "at": begun}))
+            started = [encode({"event": "host_started", "host": host, "at": begun}) for host in job["hosts"]]
+            self._say(unit, b"".join(started))
 
     def _answer(self, unit: _Unit, host: str, begun: str) -> None:
         if unit.over:
@@ -124,9 +125,9 @@ class SimulatedHosts:
             self._end(unit, "finished")
 
     @staticmethod
-    def _say(unit: _Unit, frame: bytes) -> None:
+    def _say(unit: _Unit, frames: bytes) -> None:
         with contextlib.suppress(OSError):  # the engine is gone, which the control socket shows too
-            unit.events.sendall(frame)
+            unit.events.sendall(frames)
 
     def _order(self, unit: _Unit) -> None:
         """Whatever the engine says now, but longer leases, is the end of the unit."""
