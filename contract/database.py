@@ -32,6 +32,7 @@ LOCK_WAIT_SECONDS = 2
 IDLE_SECONDS = 60  # then the server ends a connection, also in a transaction: who is stopped in one holds no lock
 CONFLICT_SECONDS = 3  # for so long a transaction begins again after a conflict; then its caller decides
 PINGED_IN_VAIN = "pinged_in_vain"
+ANSWERED_AT = "answered_at"
 
 _CONFLICTS = {1205, 1213, 3572}  # lock wait timeout, deadlock, nowait
 _AWAY = {
@@ -50,6 +51,8 @@ class Database:
 
     answer_timeout_seconds bounds each statement on MySQL (PyMySQL's read_timeout, which covers the greeting too)
     and the wait for the write lock on SQLite; lock_wait_seconds the wait for locks of rows and tables on MySQL.
+    A connection that has answered less than trusted_seconds ago is used without a ping: one that died since then is
+    an error then, which the caller has to expect, and a server that hangs is known after a whole answer timeout.
     """
 
     def __init__(
@@ -59,13 +62,14 @@ class Database:
         answer_timeout_seconds: float = 15,
         lock_wait_seconds: int = LOCK_WAIT_SECONDS,
         pool_size: int = 4,
+        trusted_seconds: float = 0.0,
     ) -> None:
         self.settings = settings
         self.is_sqlite = not settings.ip
         if self.is_sqlite:
             self.engine = _sqlite(settings, answer_timeout_seconds, pool_size)
         else:
-            self.engine = _mysql(settings, answer_timeout_seconds, lock_wait_seconds, pool_size)
+            self.engine = _mysql(settings, answer_timeout_seconds, lock_wait_seconds, pool_size, trusted_seconds)
         _forget_at_fork(self.engine)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
@@ -149,7 +153,11 @@ def _sqlite(settings: DatabaseSettings, answer_timeout_seconds: float, pool_size
 
 
 def _mysql(
-    settings: DatabaseSettings, answer_timeout_seconds: float, lock_wait_seconds: int, pool_size: int
+    settings: DatabaseSettings,
+    answer_timeout_seconds: float,
+    lock_wait_seconds: int,
+    pool_size: int,
+    trusted_seconds: float,
 ) -> sa.Engine:
     url = sa.URL.create(
         "mysql+pymysql", settings.user, settings.password, settings.ip, settings.port, settings.database,
@@ -176,9 +184,15 @@ def _mysql(
         pool_recycle=600,
     )
 
+    @sa.event.listens_for(engine, "checkin")
+    def note(_connection: Any, record: Any) -> None:
+        record.info[ANSWERED_AT] = time.monotonic()
+
     @sa.event.listens_for(engine, "checkout")
     def ping(connection: Any, record: Any, _fairy: Any) -> None:
         """As pool_pre_ping does, and with a limit of its own: a statement may take longer than a sign of life."""
+        if time.monotonic() < record.info.get(ANSWERED_AT, float("-inf")) + trusted_seconds:
+            return
         connection._read_timeout = HELLO_SECONDS
         try:
             connection.ping(reconnect=False)

@@ -30,6 +30,7 @@ from execute_engine.subscription import Subscription
 from execute_engine.wakeup import Wakeup
 
 DATABASE_ANSWER_SECONDS = 10.0
+DATABASE_TRUSTED_SECONDS = 1.0  # a third of an engine's questions were pings; its errors are tried again anyway
 KAFKA_LEAVE_SECONDS = 5.0
 LOADING_SECONDS = 120.0  # of Ansible: 2 s, more where everything else starts too; to give up would only add to it
 
@@ -77,7 +78,9 @@ def _run(
     if left:
         log.error("processes of a former run cannot be killed", extra={"pids": left})
     with ExitStack() as ending:
-        database = Database(config.database, answer_timeout_seconds=DATABASE_ANSWER_SECONDS)
+        database = Database(
+            config.database, answer_timeout_seconds=DATABASE_ANSWER_SECONDS, trusted_seconds=DATABASE_TRUSTED_SECONDS
+        )
         ending.callback(database.close)
         row = EngineRow(database, incarnation, settings.engine_id)
         memory = Memory(settings.state_dir)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -55,7 +55,7 @@ class Job:
     strategies: tuple[str, ...] = ()  # one a top-level entry of the playbook, for plays that name none: free | linear
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**vars(self), "ssh": vars(self.ssh)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Job:

@@ -23,6 +23,7 @@ from execute_engine.unit import HostRow, NewHostKey
 
 OTHERS_UNITS = 20  # of other engines, looked at when ours end unreachable
 CANDIDATES = 8  # published units that one scan looks at
+TASKS_KEPT = 4
 
 # Statements of every unit are made once: that costs more than the database takes to answer.
 _THIS = unit.c.id == sa.bindparam("unit_id")
@@ -33,7 +34,7 @@ _PUBLISHED = sa.select(unit.c.id).where(unit.c.state == UnitState.PUBLISHED).ord
 _PUBLISHED_WITHOUT_FILES = _PUBLISHED.join(task, task.c.key == unit.c.task_key).where(_NO_FILES)
 _UNIT_TO_CLAIM = (
     sa.select(
-        unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count,
+        unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count, unit.c.attempt,
         task.c.needs_files, task.c.state.label("task_state"),
     )
     .join(task, task.c.key == unit.c.task_key)
@@ -50,7 +51,9 @@ _TASK_MAY_RUN = (
 )
 _CLAIM, _CLAIM_WITHOUT_FILES = (
     sa.update(unit)
-    .where(_THIS, unit.c.state == UnitState.PUBLISHED, may_run.exists())
+    .where(
+        _THIS, unit.c.state == UnitState.PUBLISHED, unit.c.attempt == sa.bindparam("seen_attempt"), may_run.exists()
+    )
     .values(state=UnitState.RUNNING, incarnation=sa.bindparam("own"))
     for may_run in (_TASK_MAY_RUN, _TASK_MAY_RUN.where(_NO_FILES))
 )
@@ -59,7 +62,7 @@ _RUN_TASK = (
     .where(task.c.key == sa.bindparam("task_key"), task.c.state == TaskState.QUEUED)
     .values(state=TaskState.RUNNING, started_at=sa.bindparam("moment"))
 )
-_TASK_OF_UNIT = sa.select(task, unit.c.attempt).join(unit, unit.c.task_key == task.c.key).where(_THIS)
+_TASK = sa.select(task).where(task.c.key == sa.bindparam("task_key"))
 _OPEN_HOSTS = (
     sa.select(host_result.c.host, host_result.c.id)
     .where(host_result.c.unit_id == sa.bindparam("unit_id"), host_result.c.status.in_(OPEN_STATUSES))
@@ -105,6 +108,7 @@ class Store:
         self._database = database
         self._config = config
         self._passed_over: frozenset[int] = frozenset()  # published units that were left to other engines
+        self._tasks: dict[int, sa.Row[Any]] = {}  # by key, those of the last claims
 
     def claim(
         self, unit_id: int, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True
@@ -243,20 +247,21 @@ class Store:
         if row is None:
             return None
         if (row.state, row.incarnation, row.begun_at) == (UnitState.RUNNING, self.incarnation, None):
-            return self._load(connection, unit_id, row.host_count)  # claimed, and the answer was lost
+            return self._load(connection, unit_id, row)  # claimed, and the answer was lost
         if row.state != UnitState.PUBLISHED or (row.needs_files and not with_files):
             return None
         if not room.fits(row.host_count):
             return NoRoom(unit_id, row.host_count)
         claimed = connection.execute(
-            _CLAIM if with_files else _CLAIM_WITHOUT_FILES, {"unit_id": unit_id, "own": self.incarnation}
+            _CLAIM if with_files else _CLAIM_WITHOUT_FILES,
+            {"unit_id": unit_id, "own": self.incarnation, "seen_attempt": row.attempt},
         )
         if claimed.rowcount != 1:
             return None
         if row.task_state == TaskState.QUEUED:  # else every claim would wait for the row that all of a task share
             connection.execute(_RUN_TASK, {"task_key": row.task_key, "moment": now()})
         self._write_free_slots(connection, room.free_after(row.host_count))
-        return self._load(connection, unit_id, row.host_count)
+        return self._load(connection, unit_id, row)
 
     def _begin(self, connection: sa.Connection, unit_id: int) -> bool:
         ours = {"unit_id": unit_id, "own": self.incarnation}
@@ -268,20 +273,30 @@ class Store:
     def _write_free_slots(self, connection: sa.Connection, free_slots: int) -> None:
         connection.execute(_WRITE_FREE_SLOTS, {"own": self.incarnation, "free": free_slots})
 
-    def _load(self, connection: sa.Connection, unit_id: int, hosts: int) -> Claimed:
+    def _load(self, connection: sa.Connection, unit_id: int, row: sa.Row[*tuple[Any, ...]]) -> Claimed:
+        """row: of _UNIT_TO_CLAIM."""
         try:
-            return self._read(connection, unit_id, hosts)
+            return self._read(connection, unit_id, row)
         except (ValueError, KeyError, TypeError, SecretError) as exc:
-            return Claimed(unit_id, hosts, None, {}, f"the task of this unit cannot be read: {exc!r}")
+            return Claimed(unit_id, row.host_count, None, {}, f"the task of this unit cannot be read: {exc!r}")
 
-    def _read(self, connection: sa.Connection, unit_id: int, hosts: int) -> Claimed:
-        row = connection.execute(_TASK_OF_UNIT, {"unit_id": unit_id}).one()
+    def _read(self, connection: sa.Connection, unit_id: int, row: sa.Row[*tuple[Any, ...]]) -> Claimed:
         open_rows = connection.execute(_OPEN_HOSTS, {"unit_id": unit_id})
         row_ids = {found.host: found.id for found in open_rows}
         if not row_ids:
-            return Claimed(unit_id, hosts, None, {}, "every host of this unit has a result already")
+            return Claimed(unit_id, row.host_count, None, {}, "every host of this unit has a result already")
         keys = self._host_keys(connection, list(row_ids))
-        return Claimed(unit_id, hosts, job_of(unit_id, row, tuple(row_ids), keys, self._config), row_ids)
+        of_task = self._task(connection, row.task_key)
+        job = job_of(unit_id, row.attempt, of_task, tuple(row_ids), keys, self._config)
+        return Claimed(unit_id, row.host_count, job, row_ids)
+
+    def _task(self, connection: sa.Connection, key: int) -> sa.Row[Any]:
+        """What a unit's job needs of its task never changes, and reading it costs as much as the rest of a claim."""
+        if key not in self._tasks:
+            self._tasks[key] = connection.execute(_TASK, {"task_key": key}).one()
+            if len(self._tasks) > TASKS_KEPT:
+                del self._tasks[next(iter(self._tasks))]
+        return self._tasks[key]
 
     def _host_keys(self, connection: sa.Connection, hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found = connection.execute(_HOST_KEYS, {"hosts": hosts, "port": self._config.ansible.ssh_port})
@@ -292,9 +307,14 @@ class Store:
 
 
 def job_of(
-    unit_id: int, row: sa.Row[Any], hosts: tuple[str, ...], host_keys: dict[str, tuple[str, ...]], config: Config
+    unit_id: int,
+    attempt: int,
+    row: sa.Row[Any],
+    hosts: tuple[str, ...],
+    host_keys: dict[str, tuple[str, ...]],
+    config: Config,
 ) -> Job:
-    """The Job of a unit; row has the columns of task and the unit's attempt.
+    """The Job of a unit; row has the columns of task.
 
     Raises KeyError, ValueError, TypeError and SecretError.
     """
@@ -309,7 +329,7 @@ def job_of(
         unit_id=unit_id,
         task_id=row.id,
         type=row.type,
-        attempt=row.attempt,
+        attempt=attempt,
         hosts=hosts,
         timeout_seconds=float(row.timeout_seconds),
         memory_bytes=config.engine.runner_memory * 1_000_000,
