@@ -1,12 +1,20 @@
-"""The consumer's sign of life on disk, for the heartbeat: a counter that moves with its main loop, and true figures."""
+"""The consumer's sign of life on disk, for the heartbeat: a counter that moves with its main loop, and true figures.
+
+It is written in its place, each second: for a fresh file in the place of the old one the kernel takes ten times as
+long. A reader may come in between, so the second line is the CRC-32 of the first; what follows it is of a longer one.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+READS = 5  # of a file that is being written just then
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +44,7 @@ class Report:
         totals: Mapping[str, int] | None = None,
         silent: Mapping[str, float] | None = None,
     ) -> None:
-        """Whoever reads sees the former or the new one. Where the disk does not take it, the log says so."""
+        """Where the disk does not take it, the log says so."""
         self._counter += 1
         progress = Progress(self.incarnation, self._counter, dict(figures), dict(totals or {}), dict(silent or {}))
         try:
@@ -46,16 +54,19 @@ class Report:
 
 
 def write(state_dir: Path, progress: Progress) -> None:
-    """Whoever reads sees the old or the new one. Raises OSError."""
-    fresh = state_dir / "progress.new"
-    fresh.write_text(json.dumps(vars(progress)))
-    fresh.replace(state_dir / "progress")
+    """Raises OSError."""
+    line = json.dumps(vars(progress)).encode()
+    descriptor = os.open(state_dir / "progress", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, b"%b\n%08x\n" % (line, zlib.crc32(line)))
+    finally:
+        os.close(descriptor)
 
 
 def read(state_dir: Path) -> Progress | None:
     """None when there is none, or when it is no progress, or another release's."""
     try:
-        found = json.loads((state_dir / "progress").read_text())
+        found = json.loads(_line(state_dir / "progress"))
         return Progress(
             str(found["incarnation"]),
             int(found["counter"]),
@@ -65,3 +76,12 @@ def read(state_dir: Path) -> Progress | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _line(path: Path) -> bytes:
+    """Raises OSError, and ValueError when no reading finds a whole one."""
+    for _ in range(READS):
+        line, check, *_ = path.read_bytes().split(b"\n")
+        if check == b"%08x" % zlib.crc32(line):
+            return line
+    raise ValueError(f"expected the CRC-32 of the first line in the second one of {path}, found {check!r}")

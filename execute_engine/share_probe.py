@@ -49,7 +49,7 @@ class ShareProbe:
 
     def source(self) -> int | None:
         """Readable when the child ends."""
-        return self._child.stderr.fileno() if self._child is not None and self._child.stderr is not None else None
+        return self._child.stdout.fileno() if self._child is not None and self._child.stdout is not None else None
 
     def due_at(self) -> float:
         """When turn() has something to do though the source is not readable."""
@@ -74,12 +74,13 @@ class ShareProbe:
         self._begun_at = moment
         try:
             self._child = subprocess.Popen(
-                ["grep", "-q", ".", str(self._files_dir / SHARE_MARK)],  # 0: there is something in it
+                ["head", "-c", "1", str(self._files_dir / SHARE_MARK)],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 env=self._environment,
                 cwd="/",
+                close_fds=False,  # all of ours are closed by exec anyway
             )
         except OSError as error:
             self._trouble = f"it cannot be looked at: {error}"
@@ -92,9 +93,9 @@ class ShareProbe:
                 self._trouble = _HANGS
                 child.kill()  # in vain while the kernel does not let it go
             return
-        assert child.stderr is not None
-        with child.stderr:
-            said = child.stderr.read(1000).decode(errors="replace").strip()
+        assert child.stdout is not None
+        with child.stdout:
+            said = child.stdout.read(1000).decode(errors="replace").strip()
         self._child = None
         if self._hangs_since is not None and code == -signal.SIGKILL:
             return  # that was we, and says nothing new
@@ -104,9 +105,7 @@ class ShareProbe:
 
 def _words(code: int, said: str) -> str:
     if code == 0:
-        return ""
-    if code == 1:
-        return f"its {SHARE_MARK} is empty"
+        return "" if said else f"its {SHARE_MARK} is empty"
     if said.endswith("No such file or directory"):
         return f"not mounted, there is no {SHARE_MARK}"
     return said.rpartition(": ")[2] or f"the look at it ended with {code}"
