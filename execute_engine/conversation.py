@@ -15,11 +15,15 @@ from execute_engine.job import Job
 from execute_engine.output import Cleaner
 
 READ_BYTES = 1 << 18
+FLOW_BYTES = 1 << 16  # a third of what a socket holds by default
 READS_A_TURN = 8  # then the loop looks after its other units
 
 
 class Conversation:
-    """Owns the socket. closed: the runner has said all, or something that is no event; broken says which then."""
+    """Owns the socket. closed: the runner has said all, or something that is no event; broken says which then.
+
+    flows: the last receive() brought so much that the runner may wait for room in the socket.
+    """
 
     def __init__(self, events: socket.socket, job: Job, cleaner: Cleaner) -> None:
         self._socket = events
@@ -28,6 +32,7 @@ class Conversation:
         self._cleaner = cleaner
         self.closed = False
         self.broken: str | None = None
+        self.flows = False
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -48,6 +53,7 @@ class Conversation:
     def receive(self) -> list[dict[str, Any]]:
         """The events that have come, also those before bytes that are none."""
         found: list[dict[str, Any]] = []
+        received = 0
         for _ in range(READS_A_TURN):
             try:
                 data = self._socket.recv(READ_BYTES)
@@ -58,12 +64,14 @@ class Conversation:
             if not data:
                 self.close()
                 break
+            received += len(data)
             try:
                 found += map(self._event, self._decoder.bodies(data))
             except (ValueError, RecursionError) as exc:  # no JSON, no object, a deep one
                 self.broken = str(exc)
                 self.close()
                 break
+        self.flows = received >= FLOW_BYTES
         return found
 
     def _event(self, body: bytes) -> dict[str, Any]:

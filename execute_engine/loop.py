@@ -39,7 +39,7 @@ from execute_engine.wakeup import Wakeup
 
 BEATS_A_LEASE = 6
 LEASE_SHARE = 5 / 6  # without a beat for so much of it, what may run again elsewhere is ended here
-STOPS_SECONDS = 1.0  # between two looks at which units are to be stopped
+STOPS_SECONDS = 2.0  # between two looks at which units are to be stopped
 REPORT_SECONDS = 1.0  # between two reports to the supervisor and to the heartbeat
 STORE_SECONDS = 60.0  # at the end of a drain: for stopped units to end and their results to be stored
 LAST_WORD_SECONDS = 5.0  # for the row's last state
@@ -119,20 +119,31 @@ class Loop:
 
     def _poll(self) -> set[int]:
         """Wait for something to do, at most [Data_Send] EXEC seconds; returns the descriptors that are ready."""
-        poll = select.poll()
-        for flag in (self._parts.wakeup, self._parts.stops):
-            poll.register(flag, select.POLLIN)
-        for descriptor, events in self._running.sources():
-            poll.register(descriptor, events)
-        if (share := self._parts.share.source()) is not None:
-            poll.register(share, select.POLLIN)
+        due_at = min(self._due_at(), time.monotonic() + self._config.intervals.exec)
+        events_at = self._running.events_at()
+        if time.monotonic() < events_at:
+            ready = self._wait(min(due_at, events_at), with_events=False)
+            if ready or due_at <= events_at:
+                return ready
+        return self._wait(due_at, with_events=True)
+
+    def _due_at(self) -> float:
+        """When there is something to do though no descriptor is ready."""
         beat_at = float("inf") if self._beating else self._beat.at
         stops_at = self._stop_look.at if self._running.begun_ids and not self._looking_for_stops else float("inf")
         stops_at = min(stops_at, self._running.lease_order_at())
         due_at = min(beat_at, stops_at, self._report.at, self._running.due_at(), self._drained_at, self._claim_at())
-        due_at = min(due_at, self._parts.share.due_at())
-        seconds = min(due_at - time.monotonic(), self._config.intervals.exec)
-        return {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
+        return min(due_at, self._parts.share.due_at())
+
+    def _wait(self, until: float, *, with_events: bool) -> set[int]:
+        poll = select.poll()
+        for flag in (self._parts.wakeup, self._parts.stops):
+            poll.register(flag, select.POLLIN)
+        for descriptor, events in self._running.sources(with_events=with_events):
+            poll.register(descriptor, events)
+        if (share := self._parts.share.source()) is not None:
+            poll.register(share, select.POLLIN)
+        return {descriptor for descriptor, _ in poll.poll(max(0.0, until - time.monotonic()) * 1000)}
 
     def _turn(self, ready: set[int]) -> None:
         moment = time.monotonic()

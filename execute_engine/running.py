@@ -32,6 +32,7 @@ from execute_engine.unit_process import UnitEnd, UnitProcess
 COLLECT_SECONDS = 1.0  # LauncherClient asks for it
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 30.0  # before the next claim, when a unit could not be started
 LOOK_SECONDS = 0.5  # between two looks at what the hosts do
+READ_SECONDS = 0.1  # between two readings of runners' events: a turn of the loop costs more than an event
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class RunningUnits:
         self._new_keys: list[NewHostKey] = []
         self._collect = Timer(COLLECT_SECONDS)
         self._look = Timer(LOOK_SECONDS)
+        self._read_at = float("-inf")  # until then events wait for each other
 
     @property
     def ids(self) -> Set[int]:
@@ -217,14 +219,19 @@ class RunningUnits:
         for unit_id in self._runs:
             self.stop(unit_id, reason, HostStatus.LOST)
 
-    def sources(self) -> Iterator[tuple[int, int]]:
-        """Descriptors to poll, with the events to wait for."""
+    def events_at(self) -> float:
+        """From when on runners' events are to be waited for; monotonic."""
+        return self._read_at
+
+    def sources(self, *, with_events: bool) -> Iterator[tuple[int, int]]:
+        """Descriptors to poll, with the events to wait for. with_events: also the runners'."""
         for source in self._launcher.sockets():
             yield source.fileno(), select.POLLIN
         for run in self._runs.values():
             if run.conversation is not None and not run.conversation.closed:
-                wanted = select.POLLIN | (select.POLLOUT if run.conversation.has_unsent else 0)
-                yield run.conversation.fileno(), wanted
+                wanted = select.POLLOUT if run.conversation.has_unsent else 0
+                if wanted or with_events:
+                    yield run.conversation.fileno(), wanted | (select.POLLIN if with_events else 0)
 
     def due_at(self) -> float:
         """When turn() has something to do though no source is ready."""
@@ -235,9 +242,7 @@ class RunningUnits:
     def turn(self, ready: Set[int]) -> None:
         """ready are the descriptors of sources() that the poll found."""
         moment = time.monotonic()
-        for run in list(self._runs.values()):
-            if run.conversation is not None and not run.conversation.closed and run.conversation.fileno() in ready:
-                self._converse(run, run.conversation, moment)
+        self._read_events(ready, moment)
         called = any(source.fileno() in ready for source in self._launcher.sockets())
         if self._collect.due(moment) or called:
             for end in self._launcher.collect():
@@ -251,6 +256,17 @@ class RunningUnits:
         flush_at = self._outbox.due_at()
         if flush_at is not None and moment >= flush_at:
             self._flush()
+
+    def _read_events(self, ready: Set[int], moment: float) -> None:
+        said = [
+            (run, run.conversation)
+            for run in self._runs.values()
+            if run.conversation is not None and not run.conversation.closed and run.conversation.fileno() in ready
+        ]
+        for run, conversation in said:
+            self._converse(run, conversation, moment)
+        if said and not any(conversation.flows for _, conversation in said):
+            self._read_at = moment + READ_SECONDS
 
     def _begun(self, run: _Run, begun: bool) -> None:
         unit = run.unit
@@ -322,9 +338,10 @@ class RunningUnits:
             self._launches.failed("a runner died before it began anything")
         run.unit.ended(end.cause, end.runner_exit)
         log.info("unit ended", extra=run.unit.ids | {"cause": end.cause, "exit": end.runner_exit})
+        if not run.conversation.closed:
+            self._converse(run, run.conversation, time.monotonic())
         if end.left and not run.conversation.closed:
             # They hold the other end of the socket: its EOF would never come.
-            self._converse(run, run.conversation, time.monotonic())
             run.conversation.close()
             run.unit.read_to_end()
         self._finish_if_over(run)

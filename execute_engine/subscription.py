@@ -1,4 +1,4 @@
-"""The one thread that speaks with Kafka: it hands over unit messages and commits what was dealt with.
+"""The one thread that speaks with Kafka: it hands over unit messages and commits, now and then, what was dealt with.
 
 The database holds the truth about units, so a message is only a hint: one that comes twice costs a look at its row.
 """
@@ -27,12 +27,13 @@ from contract.kafka_trouble import KafkaTrouble
 from contract.message import UnitMessage
 
 POLL_SECONDS = 2.0
-FETCH_WAIT_MS = 1500  # a broker without news answers so late; one with news at once
+FETCH_WAIT_MS = 5000  # a broker without news answers so late; one with news at once
 BATCH = 10  # messages of one poll
-COMMIT_SECONDS = 10.0
+COMMIT_SECONDS = 3.0  # between two commits: a message that is dealt with and comes again costs a look at its unit
+COMMIT_ANSWER_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 LAG_SECONDS = 10.0  # between two looks at how much waits
-LAG_ANSWER_SECONDS = 3.0  # longer than FETCH_WAIT_MS: a broker answers one question after the other
+LAG_ANSWER_SECONDS = 8.0  # longer than FETCH_WAIT_MS: a broker answers one question after the other
 RETRY_SECONDS = 2.0  # after an error of the client, before a new one is built
 LOOK_SECONDS = 1.0
 LAST_ANSWER = "last-heartbeat-seconds-ago"  # a metric of the client
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message; the offset is committed when it is given to done()."""
+    """One message; the offset is committed some time after it is given to done()."""
 
     message: UnitMessage
     partition: int
@@ -67,6 +68,8 @@ class Subscription:
         self._done: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._backlog: deque[Any] = deque()  # records that were polled while another one was out
         self._out: Delivery | None = None
+        self._uncommitted: dict[int, int] = {}  # by partition, the last offset that was dealt with
+        self._commit_at = float("inf")
         self._closing = threading.Event()
         self._away_since: float | None = time.monotonic()
         self._tried = self._joining = False
@@ -87,7 +90,7 @@ class Subscription:
             return None
 
     def done(self, delivery: Delivery) -> None:
-        """The claim of this message is done, or it needs none: commit it and hand over the next. Never blocks."""
+        """The claim of this message is done, or it needs none: commit it soon, hand over the next. Never blocks."""
         self._done.put(delivery)
 
     def problem(self) -> str | None:
@@ -172,6 +175,8 @@ class Subscription:
                 self._hand_over_next(consumer)
             else:
                 self._wait_for_done(consumer)
+            if time.monotonic() >= self._commit_at:
+                self._commit(consumer)
             if time.monotonic() >= looked_at + LOOK_SECONDS:
                 looked_at = time.monotonic()
                 self._look_at_coordinator(consumer, built_at)
@@ -179,6 +184,7 @@ class Subscription:
             if time.monotonic() >= lag_at + (0.0 if self._out is None else LAG_SECONDS):
                 self._measure_lag(consumer)
                 lag_at = time.monotonic() + (LOOK_SECONDS if self.lag is None else LAG_SECONDS)
+        self._commit(consumer)
 
     def _measure_lag(self, consumer: KafkaConsumer) -> None:
         """What the client knows by itself is old: it fetches nothing while a message is out."""
@@ -204,7 +210,7 @@ class Subscription:
             consumer.pause(*consumer.assignment())
             self._poll(consumer, 0.0)
         if done is not None and done == self._out:  # else it is of a former client, and will come again
-            self._commit(consumer, done.partition, done.offset)
+            self._dealt_with(done.partition, done.offset)
             self._out = None
             self._hand_over_next(consumer)
 
@@ -222,7 +228,7 @@ class Subscription:
                 self.bad_messages += 1
                 facts = {"partition": record.partition, "offset": record.offset, "count": self.bad_messages}
                 log.error("a message is not understood and skipped", extra={**facts, "error": str(exc)})
-                self._commit(consumer, record.partition, record.offset)
+                self._dealt_with(record.partition, record.offset)
                 continue
             self._out = Delivery(message, record.partition, record.offset)
             self._deliveries.put(self._out)
@@ -230,16 +236,27 @@ class Subscription:
         if self._out is None and (paused := consumer.paused()):
             consumer.resume(*paused)
 
-    def _commit(self, consumer: KafkaConsumer, partition: int, offset: int) -> None:
-        where = TopicPartition(self._settings.topic, partition)
-        if where not in consumer.assignment():
-            return  # another one has it now, gets the message again, and finds the unit claimed
+    def _dealt_with(self, partition: int, offset: int) -> None:
+        self._uncommitted[partition] = offset
+        self._commit_at = min(self._commit_at, time.monotonic() + COMMIT_SECONDS)
+
+    def _commit(self, consumer: KafkaConsumer) -> None:
+        """Of partitions that another one has now it gets the messages again, and finds their units claimed."""
+        ours = {where.partition: where for where in consumer.assignment()}
+        offsets = {
+            ours[partition]: OffsetAndMetadata(offset + 1, "", -1)
+            for partition, offset in self._uncommitted.items()
+            if partition in ours
+        }
+        self._uncommitted, self._commit_at = {}, float("inf")
+        if not offsets:
+            return
         try:
-            consumer.commit({where: OffsetAndMetadata(offset + 1, "", -1)}, timeout_ms=int(COMMIT_SECONDS * 1000))
+            consumer.commit(offsets, timeout_ms=int(COMMIT_ANSWER_SECONDS * 1000))
         except KafkaError as exc:
             log.warning(
-                "an offset was not committed, the message will come again",
-                extra={"partition": partition, "offset": offset, "error": f"{type(exc).__name__}: {exc}"},
+                "offsets were not committed, their messages will come again",
+                extra={"partitions": len(offsets), "error": f"{type(exc).__name__}: {exc}"},
             )
 
     def _look_at_coordinator(self, consumer: KafkaConsumer, built_at: float) -> None:
@@ -265,6 +282,7 @@ class Subscription:
         """What was polled comes again from the last committed offsets."""
         self._backlog.clear()
         self._out = None
+        self._uncommitted, self._commit_at = {}, float("inf")
         try:
             consumer.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
         except KafkaError as exc:
