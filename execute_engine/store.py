@@ -51,9 +51,7 @@ _TASK_MAY_RUN = (
 )
 _CLAIM, _CLAIM_WITHOUT_FILES = (
     sa.update(unit)
-    .where(
-        _THIS, unit.c.state == UnitState.PUBLISHED, unit.c.attempt == sa.bindparam("seen_attempt"), may_run.exists()
-    )
+    .where(_THIS, unit.c.state == UnitState.PUBLISHED, unit.c.attempt == sa.bindparam("seen_attempt"), may_run.exists())
     .values(state=UnitState.RUNNING, incarnation=sa.bindparam("own"))
     for may_run in (_TASK_MAY_RUN, _TASK_MAY_RUN.where(_NO_FILES))
 )

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 
@@ -447,6 +448,31 @@ def test_a_connection_that_the_server_has_ended_is_replaced_unseen(own_server: M
     own_server.sql(f"KILL {number}")
     assert beat(own_database, "a") == 0
     assert rows(own_database, "SELECT CONNECTION_ID()") != [(number,)]
+
+
+@pytest.mark.parametrize(("trusted_seconds", "pings"), [(0.0, 3), (60.0, 0)])
+def test_a_connection_that_has_just_answered_is_pinged_unless_it_is_trusted(
+    own_database: Database, monkeypatch: pytest.MonkeyPatch, trusted_seconds: float, pings: int
+) -> None:
+    database = Database(own_database.settings, trusted_seconds=trusted_seconds)
+    rows(database, "SELECT 1")
+    seen = []
+    ping = pymysql.Connection.ping
+    monkeypatch.setattr(pymysql.Connection, "ping", lambda *args, **options: (seen.append(1), ping(*args, **options)))
+    for _ in range(3):
+        rows(database, "SELECT 1")
+    assert len(seen) == pings
+    database.close()
+
+
+def test_a_trusted_connection_that_died_is_an_error_once(own_server: MariaDB, own_database: Database) -> None:
+    database = Database(own_database.settings, trusted_seconds=60.0)
+    ((number,),) = rows(database, "SELECT CONNECTION_ID()")
+    own_server.sql(f"KILL {number}")
+    with pytest.raises(DatabaseAway):
+        rows(database, "SELECT 1")
+    assert rows(database, "SELECT 1") == [(1,)]
+    database.close()
 
 
 def test_a_server_that_hangs_up_on_each_new_connection_is_away_not_asked_for_ever(own_database: Database) -> None:

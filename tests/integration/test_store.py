@@ -31,7 +31,7 @@ from distribute.store import cancelling, queries
 from execute_engine import results
 from execute_engine.engine_row import EngineRow
 from execute_engine.slots import Room
-from execute_engine.store import Claimed, NoRoom, Store
+from execute_engine.store import TASKS_KEPT, Claimed, NoRoom, Store
 from execute_engine.unit import HostRow, NewHostKey
 from tests.integration.published import OPTIONS, host_rows, publish, unit_row
 
@@ -176,6 +176,42 @@ def test_a_claim_whose_answer_was_lost_is_ours_when_it_is_made_again(database: D
     assert claimed(store, unit_id) == claimed(store, unit_id)
     store.begin(unit_id)
     assert store.claim(unit_id, ROOM) is None
+
+
+def test_the_units_of_a_task_are_claimed_with_one_reading_of_it(database: Database, store: Store) -> None:
+    first, second = publish(database, [2, 3], playbook_content="- hosts: all")
+    statements: list[str] = []
+    sa.event.listen(
+        database.engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement)
+    )
+    jobs = [claimed(store, unit_id).job for unit_id in (first, second)]
+    assert [job and (job.unit_id, len(job.hosts), job.playbook_content) for job in jobs] == [
+        (first, 2, "- hosts: all"),
+        (second, 3, "- hosts: all"),
+    ]
+    assert sum("playbook_content" in statement for statement in statements) == 1
+    other_tasks = [publish(database, [1], playbook_content=f"# {number}")[0] for number in range(TASKS_KEPT + 1)]
+    for number, unit_id in enumerate(other_tasks):
+        job = claimed(store, unit_id).job
+        assert job is not None
+        assert job.playbook_content == f"# {number}"
+
+
+def test_a_unit_that_came_back_between_look_and_claim_is_left(database: Database, store: Store) -> None:
+    if database.is_sqlite:
+        pytest.skip("nobody writes between two statements of a transaction that writes")
+    (unit_id,) = publish(database, [1])
+
+    class SlowRoom(Room):
+        def fits(self, hosts: int) -> bool:
+            change(database, unit_id, attempt=2)
+            return super().fits(hosts)
+
+    assert store.claim(unit_id, SlowRoom(200, alone=False, runner_free=True)) is None
+    assert unit_row(database, unit_id).state == UnitState.PUBLISHED
+    job = claimed(store, unit_id).job
+    assert job is not None
+    assert job.attempt == 2
 
 
 def test_of_many_engines_that_claim_at_once_one_gets_each_unit(

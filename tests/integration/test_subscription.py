@@ -130,6 +130,22 @@ def test_what_waits_in_its_partitions_is_known_while_a_message_is_out_too(
     assert tested.silent_seconds() < PATIENCE_SECONDS
 
 
+def test_what_was_done_is_committed_at_the_end_at_the_latest(
+    kafka: KafkaCluster, settings: KafkaSettings, subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "COMMIT_SECONDS", 600.0)
+    create(kafka.bootstrap, settings.topic)
+    send(kafka.bootstrap, settings.topic, *(message(n).encode() for n in (1, 2, 3)))
+    tested = subscribe()
+    tested.done(take(tested))
+    tested.done(take(tested))
+    assert take(tested).message == message(3)
+    assert committed(settings) is None
+    tested.close()
+    assert tested.join(PATIENCE_SECONDS)
+    assert committed(settings) == 2
+
+
 def test_what_was_not_done_comes_again_to_the_next_one(
     kafka: KafkaCluster, settings: KafkaSettings, subscribe: Subscribe
 ) -> None:
@@ -171,7 +187,7 @@ def test_a_message_that_is_none_is_logged_counted_and_committed(
     tested = subscribe()
     assert take(tested).message == message(1)
     assert tested.bad_messages == 2
-    assert committed(settings) == 2
+    wait_for("the commit", lambda: committed(settings) == 2)
     assert caplog.text.count("not understood") == 2
 
 

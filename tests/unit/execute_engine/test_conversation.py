@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from execute_engine.conversation import Conversation
+from execute_engine.conversation import FLOW_BYTES, Conversation
 from execute_engine.events import Decoder, HostDone, encode
 from execute_engine.job import Job
 from execute_engine.output import Cleaner
@@ -44,6 +44,17 @@ def test_events_are_read_to_the_end_of_the_socket(ends: tuple[socket.socket, soc
     theirs.close()
     assert conversation.receive() == [{"event": "a"}, {"event": "b"}]
     assert conversation.closed
+
+
+def test_it_flows_while_the_runner_may_wait_for_room(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    conversation = Conversation(ours, job(), Cleaner())
+    theirs.sendall(encode({"event": "a", "text": "x" * FLOW_BYTES}))
+    assert len(conversation.receive()) == 1
+    assert conversation.flows
+    theirs.sendall(encode({"event": "a"}))
+    assert len(conversation.receive()) == 1
+    assert not conversation.flows
 
 
 def test_bytes_that_are_no_event_end_it(ends: tuple[socket.socket, socket.socket]) -> None:
