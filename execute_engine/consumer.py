@@ -78,8 +78,11 @@ def _run(
     if left:
         log.error("processes of a former run cannot be killed", extra={"pids": left})
     with ExitStack() as ending:
+        has_time = settings.lease_seconds >= 2 * DATABASE_ANSWER_SECONDS  # for a beat behind a statement that hangs
         database = Database(
-            config.database, answer_timeout_seconds=DATABASE_ANSWER_SECONDS, trusted_seconds=DATABASE_TRUSTED_SECONDS
+            config.database,
+            answer_timeout_seconds=DATABASE_ANSWER_SECONDS,
+            trusted_seconds=DATABASE_TRUSTED_SECONDS if has_time else 0.0,
         )
         ending.callback(database.close)
         row = EngineRow(database, incarnation, settings.engine_id)

@@ -15,7 +15,7 @@ from execute_engine.job import Job
 from execute_engine.output import Cleaner
 
 READ_BYTES = 1 << 18
-FLOW_BYTES = 1 << 16  # a third of what a socket holds by default
+FLOW_BYTES = 1 << 14  # by default a socket holds from 25 KB of small writes to 200 KB of large ones
 READS_A_TURN = 8  # then the loop looks after its other units
 
 

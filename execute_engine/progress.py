@@ -6,6 +6,7 @@ long. A reader may come in between, so the second line is the CRC-32 of the firs
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -58,7 +59,9 @@ def write(state_dir: Path, progress: Progress) -> None:
     line = json.dumps(vars(progress)).encode()
     descriptor = os.open(state_dir / "progress", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.write(descriptor, b"%b\n%08x\n" % (line, zlib.crc32(line)))
+        text = b"%b\n%08x\n" % (line, zlib.crc32(line))
+        if os.write(descriptor, text) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)
 

@@ -265,7 +265,7 @@ class RunningUnits:
         ]
         for run, conversation in said:
             self._converse(run, conversation, moment)
-        if said and not any(conversation.flows for _, conversation in said):
+        if said and not any(conversation.flows or conversation.has_unsent for _, conversation in said):
             self._read_at = moment + READ_SECONDS
 
     def _begun(self, run: _Run, begun: bool) -> None:
@@ -332,14 +332,14 @@ class RunningUnits:
             self._block_slots()
         if run is None or run.conversation is None:
             return
+        if not run.conversation.closed:  # its last events: they say whether anything was begun
+            self._converse(run, run.conversation, time.monotonic())
         if end.cause == NOT_STARTED:
             self._launches.failed("the machine has no process or descriptor left for a runner")
         elif end.cause == "runner_died" and run.unit.nothing_begun:
             self._launches.failed("a runner died before it began anything")
         run.unit.ended(end.cause, end.runner_exit)
         log.info("unit ended", extra=run.unit.ids | {"cause": end.cause, "exit": end.runner_exit})
-        if not run.conversation.closed:
-            self._converse(run, run.conversation, time.monotonic())
         if end.left and not run.conversation.closed:
             # They hold the other end of the socket: its EOF would never come.
             run.conversation.close()

@@ -31,6 +31,7 @@ class ShareProbe:
         self._environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **marks}
         self._look = Timer(LOOK_SECONDS)
         self._child: subprocess.Popen[bytes] | None = None
+        self._ending: int | None = None  # its pidfd: its output is there before it has ended
         self._begun_at = 0.0
         self._hangs_since: float | None = None
         self._trouble = _NOTHING_YET
@@ -49,7 +50,7 @@ class ShareProbe:
 
     def source(self) -> int | None:
         """Readable when the child ends."""
-        return self._child.stdout.fileno() if self._child is not None and self._child.stdout is not None else None
+        return self._ending
 
     def due_at(self) -> float:
         """When turn() has something to do though the source is not readable."""
@@ -82,7 +83,8 @@ class ShareProbe:
                 cwd="/",
                 close_fds=False,  # all of ours are closed by exec anyway
             )
-        except OSError as error:
+            self._ending = os.pidfd_open(self._child.pid)
+        except OSError as error:  # without a pidfd its end is found at its deadline
             self._trouble = f"it cannot be looked at: {error}"
 
     def _mind(self, child: subprocess.Popen[bytes], moment: float) -> None:
@@ -96,7 +98,9 @@ class ShareProbe:
         assert child.stdout is not None
         with child.stdout:
             said = child.stdout.read(1000).decode(errors="replace").strip()
-        self._child = None
+        if self._ending is not None:
+            os.close(self._ending)
+        self._child = self._ending = None
         if self._hangs_since is not None and code == -signal.SIGKILL:
             return  # that was we, and says nothing new
         self._hangs_since = None

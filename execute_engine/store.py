@@ -35,7 +35,7 @@ _PUBLISHED_WITHOUT_FILES = _PUBLISHED.join(task, task.c.key == unit.c.task_key).
 _UNIT_TO_CLAIM = (
     sa.select(
         unit.c.task_key, unit.c.state, unit.c.incarnation, unit.c.begun_at, unit.c.host_count, unit.c.attempt,
-        task.c.needs_files, task.c.state.label("task_state"),
+        task.c.id.label("task_id"), task.c.needs_files, task.c.state.label("task_state"),
     )
     .join(task, task.c.key == unit.c.task_key)
     .where(_THIS)
@@ -106,7 +106,7 @@ class Store:
         self._database = database
         self._config = config
         self._passed_over: frozenset[int] = frozenset()  # published units that were left to other engines
-        self._tasks: dict[int, sa.Row[Any]] = {}  # by key, those of the last claims
+        self._tasks: dict[str, sa.Row[Any]] = {}  # by id, those of the last claims
 
     def claim(
         self, unit_id: int, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True
@@ -284,17 +284,20 @@ class Store:
         if not row_ids:
             return Claimed(unit_id, row.host_count, None, {}, "every host of this unit has a result already")
         keys = self._host_keys(connection, list(row_ids))
-        of_task = self._task(connection, row.task_key)
+        of_task = self._task(connection, row.task_id, row.task_key)
         job = job_of(unit_id, row.attempt, of_task, tuple(row_ids), keys, self._config)
         return Claimed(unit_id, row.host_count, job, row_ids)
 
-    def _task(self, connection: sa.Connection, key: int) -> sa.Row[Any]:
-        """What a unit's job needs of its task never changes, and reading it costs as much as the rest of a claim."""
-        if key not in self._tasks:
-            self._tasks[key] = connection.execute(_TASK, {"task_key": key}).one()
+    def _task(self, connection: sa.Connection, task_id: str, key: int) -> sa.Row[Any]:
+        """What a unit's job needs of its task never changes, and reading it costs as much as the rest of a claim.
+
+        Kept by the id that nobody else ever has: SQLite gives a key again when the last task is deleted.
+        """
+        if task_id not in self._tasks:
+            self._tasks[task_id] = connection.execute(_TASK, {"task_key": key}).one()
             if len(self._tasks) > TASKS_KEPT:
                 del self._tasks[next(iter(self._tasks))]
-        return self._tasks[key]
+        return self._tasks[task_id]
 
     def _host_keys(self, connection: sa.Connection, hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found = connection.execute(_HOST_KEYS, {"hosts": hosts, "port": self._config.ansible.ssh_port})

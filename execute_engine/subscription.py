@@ -31,6 +31,7 @@ FETCH_WAIT_MS = 5000  # a broker without news answers so late; one with news at 
 BATCH = 10  # messages of one poll
 COMMIT_SECONDS = 3.0  # between two commits: a message that is dealt with and comes again costs a look at its unit
 COMMIT_ANSWER_SECONDS = 10.0
+LAST_COMMIT_SECONDS = 2.0  # before the group is left, which should happen even when this does not
 CLOSE_SECONDS = 5.0
 LAG_SECONDS = 10.0  # between two looks at how much waits
 LAG_ANSWER_SECONDS = 8.0  # longer than FETCH_WAIT_MS: a broker answers one question after the other
@@ -176,7 +177,7 @@ class Subscription:
             else:
                 self._wait_for_done(consumer)
             if time.monotonic() >= self._commit_at:
-                self._commit(consumer)
+                self._commit(consumer, COMMIT_ANSWER_SECONDS)
             if time.monotonic() >= looked_at + LOOK_SECONDS:
                 looked_at = time.monotonic()
                 self._look_at_coordinator(consumer, built_at)
@@ -184,19 +185,20 @@ class Subscription:
             if time.monotonic() >= lag_at + (0.0 if self._out is None else LAG_SECONDS):
                 self._measure_lag(consumer)
                 lag_at = time.monotonic() + (LOOK_SECONDS if self.lag is None else LAG_SECONDS)
-        self._commit(consumer)
+        self._commit(consumer, LAST_COMMIT_SECONDS)
 
     def _measure_lag(self, consumer: KafkaConsumer) -> None:
         """What the client knows by itself is old: it fetches nothing while a message is out."""
-        self._lag = None
         partitions = consumer.assignment()
         if self._away_since is not None or not partitions:
+            self._lag = None
             return
         patience_ms = int(LAG_ANSWER_SECONDS * 1000)
         try:
             ends = consumer.end_offsets(list(partitions), timeout_ms=patience_ms)
             positions = {each: consumer.position(each, timeout_ms=patience_ms) for each in partitions}
         except KafkaError:
+            self._lag = None
             return
         polled = len(self._backlog) + (self._out is not None)
         waiting = sum(max(0, ends[each] - (positions[each] or 0)) for each in partitions if each in ends)
@@ -240,7 +242,7 @@ class Subscription:
         self._uncommitted[partition] = offset
         self._commit_at = min(self._commit_at, time.monotonic() + COMMIT_SECONDS)
 
-    def _commit(self, consumer: KafkaConsumer) -> None:
+    def _commit(self, consumer: KafkaConsumer, answer_seconds: float) -> None:
         """Of partitions that another one has now it gets the messages again, and finds their units claimed."""
         ours = {where.partition: where for where in consumer.assignment()}
         offsets = {
@@ -248,16 +250,17 @@ class Subscription:
             for partition, offset in self._uncommitted.items()
             if partition in ours
         }
-        self._uncommitted, self._commit_at = {}, float("inf")
-        if not offsets:
-            return
         try:
-            consumer.commit(offsets, timeout_ms=int(COMMIT_ANSWER_SECONDS * 1000))
+            if offsets:
+                consumer.commit(offsets, timeout_ms=int(answer_seconds * 1000))
         except KafkaError as exc:
+            self._commit_at = time.monotonic() + COMMIT_SECONDS
             log.warning(
-                "offsets were not committed, their messages will come again",
+                "offsets were not committed, their messages may come again",
                 extra={"partitions": len(offsets), "error": f"{type(exc).__name__}: {exc}"},
             )
+        else:
+            self._uncommitted, self._commit_at = {}, float("inf")
 
     def _look_at_coordinator(self, consumer: KafkaConsumer, built_at: float) -> None:
         """A client whose brokers are gone polls on in peace: that they live shows in the answers to its heartbeats."""

@@ -197,6 +197,18 @@ def test_the_units_of_a_task_are_claimed_with_one_reading_of_it(database: Databa
         assert job.playbook_content == f"# {number}"
 
 
+def test_a_task_that_takes_the_key_of_a_deleted_one_is_read_anew(database: Database, store: Store) -> None:
+    """SQLite gives the highest key again when its row is gone."""
+    (unit_id,) = publish(database, [1], playbook_content="# the first")
+    claimed(store, unit_id)
+    for table in (host_result, unit, task):
+        database.write(lambda connection, table=table: connection.execute(sa.delete(table)))  # type: ignore[misc]
+    (unit_id,) = publish(database, [1], playbook_content="# the second")
+    job = claimed(store, unit_id).job
+    assert job is not None
+    assert job.playbook_content == "# the second"
+
+
 def test_a_unit_that_came_back_between_look_and_claim_is_left(database: Database, store: Store) -> None:
     if database.is_sqlite:
         pytest.skip("nobody writes between two statements of a transaction that writes")
