@@ -15,6 +15,8 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUND_SECONDS = 0.05
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_READ_BYTES = 1 << 16  # of children: nine thousand of them
 _MOST_LOOKS = 100  # at a machine on which something forks all the time
 
 
@@ -105,7 +107,7 @@ def resident_bytes(pid: int) -> int:
     Only children of its main thread are looked at: that is the one that forks workers.
     """
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = _read(f"/proc/{pid}/task/{pid}/children").split()
     except OSError:
         children = []
     return max(_resident_bytes(process) for process in (pid, *map(int, children)))
@@ -113,9 +115,18 @@ def resident_bytes(pid: int) -> int:
 
 def _resident_bytes(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):  # gone
         return 0
+
+
+def _read(path: str) -> bytes:
+    """Of /proc. A Path makes a text file of it, which takes four times as long, twice a second for each unit."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def marked(variable: str, value_matches: Callable[[str], bool]) -> list[int]:
