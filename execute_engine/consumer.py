@@ -30,7 +30,7 @@ from execute_engine.subscription import Subscription
 from execute_engine.wakeup import Wakeup
 
 DATABASE_ANSWER_SECONDS = 10.0
-DATABASE_TRUSTED_SECONDS = 1.0  # a third of an engine's questions were pings; its errors are tried again anyway
+DATABASE_TRUSTED_SECONDS = 1.0  # before each transaction came a ping; an engine's errors are tried again anyway
 KAFKA_LEAVE_SECONDS = 5.0
 LOADING_SECONDS = 120.0  # of Ansible: 2 s, more where everything else starts too; to give up would only add to it
 
@@ -78,12 +78,7 @@ def _run(
     if left:
         log.error("processes of a former run cannot be killed", extra={"pids": left})
     with ExitStack() as ending:
-        has_time = settings.lease_seconds >= 2 * DATABASE_ANSWER_SECONDS  # for a beat behind a statement that hangs
-        database = Database(
-            config.database,
-            answer_timeout_seconds=DATABASE_ANSWER_SECONDS,
-            trusted_seconds=DATABASE_TRUSTED_SECONDS if has_time else 0.0,
-        )
+        database = _database(config)
         ending.callback(database.close)
         row = EngineRow(database, incarnation, settings.engine_id)
         memory = Memory(settings.state_dir)
@@ -136,6 +131,15 @@ def _run(
             Loop(config, incarnation, parts).run()
         finally:
             launcher.close()  # before anything else: what runs must not go on without us
+
+
+def _database(config: Config) -> Database:
+    has_time = config.engine.lease_seconds >= 2 * DATABASE_ANSWER_SECONDS  # for a beat behind a statement that hangs
+    return Database(
+        config.database,
+        answer_timeout_seconds=DATABASE_ANSWER_SECONDS,
+        trusted_seconds=DATABASE_TRUSTED_SECONDS if has_time else 0.0,
+    )
 
 
 def _secrets(config: Config) -> list[str]:

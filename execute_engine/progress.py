@@ -1,7 +1,8 @@
 """The consumer's sign of life on disk, for the heartbeat: a counter that moves with its main loop, and true figures.
 
-It is written in its place, each second: for a fresh file in the place of the old one the kernel takes ten times as
-long. A reader may come in between, so the second line is the CRC-32 of the first; what follows it is of a longer one.
+It is written in its place, each second: a fresh file in the place of the old one takes fifteen times as long (160 us
+against 11, on ext4). A reader may come in between, so the second line is the CRC-32 of the first; what follows it is
+of a longer one.
 """
 
 from __future__ import annotations

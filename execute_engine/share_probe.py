@@ -84,7 +84,7 @@ class ShareProbe:
                 close_fds=False,  # all of ours are closed by exec anyway
             )
             self._ending = os.pidfd_open(self._child.pid)
-        except OSError as error:  # without a pidfd its end is found at its deadline
+        except OSError as error:  # no descriptor is left: a child that was started is looked at in each turn
             self._trouble = f"it cannot be looked at: {error}"
 
     def _mind(self, child: subprocess.Popen[bytes], moment: float) -> None:
