@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from contract import database as handle
 from contract import units
 from contract.config import (
     AnsibleSettings,
@@ -24,7 +25,7 @@ from contract.config import (
     ZabbixSettings,
 )
 from contract.database import Database, now
-from contract.errors import DatabaseAway
+from contract.errors import DatabaseAway, DatabaseConflict
 from contract.states import EngineState, TaskState, UnitState
 from contract.tables import engine, host_key, host_result, task, unit
 from distribute.store import cancelling, queries
@@ -209,21 +210,32 @@ def test_a_task_that_takes_the_key_of_a_deleted_one_is_read_anew(database: Datab
     assert job.playbook_content == "# the second"
 
 
-def test_a_unit_that_came_back_between_look_and_claim_is_left(database: Database, store: Store) -> None:
-    if database.is_sqlite:
-        pytest.skip("nobody writes between two statements of a transaction that writes")
+def test_a_unit_that_comes_back_between_look_and_claim_is_left_or_cannot(
+    database_settings: DatabaseSettings, database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has the write lock from the look on: nobody can give the unit another attempt in between."""
+    monkeypatch.setattr(handle, "CONFLICT_SECONDS", 0)
     (unit_id,) = publish(database, [1])
+    other = Database(database_settings, answer_timeout_seconds=0.1 if database.is_sqlite else 15)
 
     class SlowRoom(Room):
         def fits(self, hosts: int) -> bool:
-            change(database, unit_id, attempt=2)
+            if database.is_sqlite:
+                with pytest.raises(DatabaseConflict):
+                    change(other, unit_id, attempt=2)
+            else:
+                change(other, unit_id, attempt=2)
             return super().fits(hosts)
 
-    assert store.claim(unit_id, SlowRoom(200, alone=False, runner_free=True)) is None
-    assert unit_row(database, unit_id).state == UnitState.PUBLISHED
-    job = claimed(store, unit_id).job
-    assert job is not None
-    assert job.attempt == 2
+    claim = store.claim(unit_id, SlowRoom(200, alone=False, runner_free=True))
+    if not database.is_sqlite:
+        assert claim is None
+        assert unit_row(database, unit_id).state == UnitState.PUBLISHED
+        claim = claimed(store, unit_id)
+    assert isinstance(claim, Claimed)
+    assert claim.job is not None
+    assert claim.job.attempt == unit_row(database, unit_id).attempt == (1 if database.is_sqlite else 2)
+    other.close()
 
 
 def test_of_many_engines_that_claim_at_once_one_gets_each_unit(
