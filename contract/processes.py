@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -102,15 +103,17 @@ def start_time(pid: int) -> int | None:
 
 
 def resident_bytes(pid: int) -> int:
-    """The most memory that this process or one of its children holds now; 0 when there is no such process.
+    """The most memory that this process or one of its descendants holds now; 0 when there is no such process.
 
-    Only children of its main thread are looked at: that is the one that forks workers.
+    Of each process only the children of its main thread are looked at: that is the one that forks workers.
     """
-    try:
-        children = _read(f"/proc/{pid}/task/{pid}/children").split()
-    except OSError:
-        children = []
-    return max(_resident_bytes(process) for process in (pid, *map(int, children)))
+    most, unseen = 0, [pid]
+    while unseen:
+        process = unseen.pop()
+        most = max(most, _resident_bytes(process))
+        with contextlib.suppress(OSError):  # gone, or a kernel that does not tell
+            unseen += map(int, _read(f"/proc/{process}/task/{process}/children").split())
+    return most
 
 
 def _resident_bytes(pid: int) -> int:

@@ -37,12 +37,13 @@ from execute_engine import events as framing
 from execute_engine import scratch, sweep
 from execute_engine.errors import LauncherError
 from execute_engine.forking import STOP_SIGNALS, Children, fork
-from execute_engine.guard import Guard, RunnerMain
+from execute_engine.guard import Guard, RunnerMain, look_at_memory
 
 CLEAR_SECONDS = 10.0  # for the orphans of a dead guard, until its consumer is told what is left
 GIVEN_UP_PAUSE_SECONDS = 1.0
 GUARDS_END_SECONDS = 5.0  # after EOF; then a guard is stopped or stuck and is killed
 END_SECONDS = 12.0  # after EOF the launcher itself ends, whatever could not be killed
+MEMORY_LOOK_SECONDS = 0.5  # a Python process fills about 2 GB in so long
 MAX_REASON = 4000  # characters
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class Launcher:
         self._user = user
         self._children = Children()
         self._life, self._life_writer = os.pipe2(os.O_CLOEXEC)
-        self._guards: set[int] = set()
+        self._guards: dict[int, int] = {}  # pid -> what a process of its unit may hold, bytes
+        self._memory_look = 0.0  # the next one, monotonic
         self._died: list[dict[str, Any]] = []  # guards whose orphans are being killed; the consumer is told after it
         self._clearing = sweep.Sweep(self._strike, CLEAR_SECONDS)
         self._given_up: set[int] = set()  # orphans that could not be killed and were reported; struck at all the same
@@ -73,6 +75,7 @@ class Launcher:
             if self._consumer.fileno() in ready:
                 has_consumer = self._take_request()
             self._look_after_children()
+            self._look_at_memory()
         os.close(self._life_writer)
         self._wait_for_guards(GUARDS_END_SECONDS)
         for guard in self._guards:
@@ -100,7 +103,7 @@ class Launcher:
             pid = fork(lambda: self._be_guard(request, *descriptors))
         except OSError as exc:
             return {"refused": f"fork: {exc.strerror}"}
-        self._guards.add(pid)
+        self._guards[pid] = request["memory_bytes"]
         fail_point("guard-forked")
         return {"guard": pid}
 
@@ -124,13 +127,21 @@ class Launcher:
     def _pause_milliseconds(self) -> float | None:
         if self._died:
             return sweep.PAUSE_SECONDS * 1000
+        if self._guards:
+            return max(0.0, self._memory_look - time.monotonic()) * 1000
         return GIVEN_UP_PAUSE_SECONDS * 1000 if self._given_up else None
+
+    def _look_at_memory(self) -> None:
+        if (now := time.monotonic()) >= self._memory_look:
+            self._memory_look = now + MEMORY_LOOK_SECONDS
+            for guard, memory_bytes in self._guards.items():
+                look_at_memory(guard, memory_bytes)
 
     def _look_after_children(self) -> None:
         """Reap; and while there may be orphans of dead guards, kill them. Never blocks."""
         for pid, exit_code in self._children.reap().items():
             if pid in self._guards:
-                self._guards.remove(pid)
+                del self._guards[pid]
                 if exit_code != 0:
                     self._died.append({"guard": pid, "exit": exit_code})
                     self._clearing = sweep.Sweep(self._strike, CLEAR_SECONDS)

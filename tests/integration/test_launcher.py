@@ -188,6 +188,16 @@ def test_a_stopped_runner_is_killed_at_its_deadline(client: LauncherClient, inca
     unit.events.close()
 
 
+def test_a_unit_that_takes_too_much_memory_is_ended_and_its_neighbour_is_not(client: LauncherClient) -> None:
+    large = units.begin(client, units.job("eats", 1, memory_bytes=500_000_000))
+    small = units.begin(client, units.job("obedient", 2, memory_bytes=500_000_000))
+    assert units.wait_for_ends(client, 1) == {1: UnitEnd(1, "memory", -signal.SIGKILL, ())}
+    small.stop("drain")
+    assert units.wait_for_ends(client, 1) == {2: UnitEnd(2, "stopped", 0, ())}
+    large.events.close()
+    small.events.close()
+
+
 def test_the_end_of_one_unit_leaves_the_others_alone(client: LauncherClient, incarnation: str) -> None:
     """Each sees EOF of its own sockets only: nothing of one unit is held open by another."""
     running = [units.begin(client, units.job("forks", number)) for number in range(4)]
@@ -295,7 +305,7 @@ def test_close_ends_running_units_even_under_a_stopped_launcher(
 
 
 def test_every_behaviour_is_used() -> None:
-    assert set(STUBBORN) | {"quick", "obedient", "raises", "crashes", "leaves_daemons"} == BEHAVIOURS.keys()
+    assert set(STUBBORN) | {"quick", "obedient", "raises", "crashes", "leaves_daemons", "eats"} == BEHAVIOURS.keys()
 
 
 def _only_the_launcher_is_left(family: set[units.Process], incarnation: str) -> None:

@@ -132,6 +132,16 @@ def floods(events: socket.socket, orders_fd: int) -> None:
         events.sendall(encode({"event": "log", "level": "info", "text": "x" * 60000}))
 
 
+def eats(events: socket.socket, orders_fd: int) -> None:
+    """1.5 GB, in steps."""
+    _up(events)
+    taken = []
+    for _ in range(150):
+        taken.append(b"x" * 10_000_000)
+        time.sleep(0.01)
+    _sleep()
+
+
 def bomb(events: socket.socket, orders_fd: int) -> None:
     """50 children, each of which goes on forking, in sessions of their own."""
 
@@ -162,6 +172,7 @@ BEHAVIOURS: dict[str, Callable[[socket.socket, int], None]] = {
         deaf,
         executes,
         floods,
+        eats,
         bomb,
     )
 }

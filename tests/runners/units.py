@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 120.0
 Process = tuple[int, int]  # pid and start time
 
 
-def job(behaviour: str, unit_id: int = 1, timeout_seconds: float = 600.0) -> Job:
+def job(behaviour: str, unit_id: int = 1, timeout_seconds: float = 600.0, memory_bytes: int = 2 * 10**9) -> Job:
     ssh = SshSettings("nobody", 22, "", "", "", "no")
     return Job(
         unit_id=unit_id,
@@ -45,6 +45,7 @@ def job(behaviour: str, unit_id: int = 1, timeout_seconds: float = 600.0) -> Job
         become=None,
         check=False,
         module=behaviour,
+        memory_bytes=memory_bytes,
     )
 
 

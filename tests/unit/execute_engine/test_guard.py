@@ -19,7 +19,7 @@ from execute_engine import guard as guard_module
 from execute_engine import sweep
 from execute_engine.events import Decoder, encode
 from execute_engine.forking import fork
-from execute_engine.guard import Guard, Report, RunnerMain
+from execute_engine.guard import Guard, Report, RunnerMain, look_at_memory
 
 PATIENCE_SECONDS = 120.0
 
@@ -181,7 +181,7 @@ def test_the_runner_dies_with_its_guard() -> None:
         assert not _lives(runner)
 
 
-@pytest.mark.parametrize("who", ["runner", "worker"])
+@pytest.mark.parametrize("who", ["runner", "worker", "worker's child"])
 def test_a_unit_that_takes_too_much_memory_is_ended_at_once(who: str) -> None:
     def eat() -> int:
         """In steps, past any limit: how much of this process's memory a fork counts as its own differs."""
@@ -192,14 +192,28 @@ def test_a_unit_that_takes_too_much_memory_is_ended_at_once(who: str) -> None:
         time.sleep(1000)
         return len(taken)
 
-    def run(events: socket.socket, orders: int) -> None:
-        if who == "worker":
-            fork(eat)
+    def fork_and_eat(generations: int) -> int:
+        if generations:
+            fork(lambda: fork_and_eat(generations - 1))
             time.sleep(1000)
-        eat()
+        return eat()
 
-    with guarded(run, memory_bytes=processes.resident_bytes(os.getpid()) + 100_000_000) as watched:
+    def run(events: socket.socket, orders: int) -> None:
+        fork_and_eat(["runner", "worker", "worker's child"].index(who))
+
+    memory_bytes = processes.resident_bytes(os.getpid()) + 100_000_000
+    with guarded(run, memory_bytes=memory_bytes) as watched:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not select.select([watched.control], [], [], 0.1)[0]:
+            assert time.monotonic() < deadline
+            look_at_memory(watched.pid, memory_bytes)
         assert watched.report() == Report("memory", -signal.SIGKILL, ())
+
+
+def test_a_look_at_its_memory_does_nothing_to_a_unit_that_takes_little() -> None:
+    with guarded(lambda events, orders: time.sleep(1000)) as watched:
+        look_at_memory(watched.pid, 0)  # it looks itself, and finds nothing
+        assert not select.select([watched.control], [], [], 0.5)[0]
 
 
 def test_a_unit_that_may_run_again_ends_with_its_engines_lease() -> None:
