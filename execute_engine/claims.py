@@ -8,7 +8,7 @@ from execute_engine.slots import Room
 from execute_engine.subscription import Delivery
 
 QUIET_SECONDS = 0.2  # Kafka has given nothing for so long, or there was nothing in the database: look there (again)
-FED_SECONDS = 3.0  # the same when units come by Kafka: the database has only what others have no room for
+FED_SECONDS = 2.0  # the same when units come by Kafka: the database has only what others have no room for
 TAKEN_SECONDS = 1.0  # what had no room may be another engine's by then
 
 
@@ -34,6 +34,7 @@ class Claims:
         # When the database is looked at without one. No message puts that off: what others have no room for would
         # wait for as long as messages come.
         self._look_at = float("-inf")
+        self._left_seconds = QUIET_SECONDS  # after the next look that leaves units to others; doubled by each
         self._too_large: int | None = None  # the hosts of what had no room
 
     @property
@@ -57,7 +58,7 @@ class Claims:
         return self._look_at if self._delivery is None else self._message_at
 
     def next(self, room: Room, moment: float) -> Search | None:
-        """What to ask the database for now; one of found(), nothing() and no_room() must follow."""
+        """What to ask the database for now; one of found(), nothing(), left() and no_room() must follow."""
         due_at = self.due_at(room)
         if due_at is None or moment < due_at:
             return None
@@ -74,6 +75,17 @@ class Claims:
         fed: this engine has its share of Kafka's partitions, so a unit is found without a look.
         """
         return self._done(moment, FED_SECONDS if fed else QUIET_SECONDS, fed)
+
+    def left(self, moment: float) -> None:
+        """The look found units, and left them to the engines that Kafka has them for: are they still there soon?"""
+        self._done(moment, self._left_seconds, fed=True)
+        self._left_seconds = min(2 * self._left_seconds, FED_SECONDS)
+
+    def ended(self, moment: float) -> None:
+        """A unit of ours has: there is room, and without a message at hand other engines may have more than they."""
+        self._left_seconds = QUIET_SECONDS
+        if self._delivery is None and self._search is None:
+            self._look_at = min(self._look_at, moment + QUIET_SECONDS)
 
     def no_room(self, moment: float, hosts: int) -> None:
         """What was found, of so many hosts, is too large for now, and tried again when there is room for it.

@@ -11,7 +11,7 @@ import functools
 import logging
 import select
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from contract import config as configuration
@@ -32,7 +32,7 @@ from execute_engine.share_probe import ShareProbe
 from execute_engine.slots import Slots, limits
 from execute_engine.spool import Spool
 from execute_engine.stops import Stops
-from execute_engine.store import Claimed, NoRoom, Store
+from execute_engine.store import Claimed, Left, NoRoom, Store
 from execute_engine.subscription import Delivery, Subscription
 from execute_engine.timer import Timer
 from execute_engine.wakeup import Wakeup
@@ -210,16 +210,20 @@ class Loop:
         search = self._claims.next(room, moment)
         if search is None:
             return
+        look: Callable[[], Claimed | NoRoom | Left | None]
         if search.delivery is None:
             look = functools.partial(store.claim_oldest, room, held, with_files=with_files, patient=self._fed())
         else:
             look = functools.partial(store.claim, search.delivery.message.unit_id, room, held, with_files=with_files)
         self._parts.database.submit("claim", look, self._claimed)
 
-    def _claimed(self, found: Claimed | NoRoom | None) -> None:
+    def _claimed(self, found: Claimed | NoRoom | Left | None) -> None:
         moment, fed = time.monotonic(), self._fed()
         if isinstance(found, NoRoom):
             self._claims.no_room(moment, found.hosts)
+            return
+        if isinstance(found, Left):
+            self._claims.left(moment)
             return
         if found is None:
             self._passed_over(self._claims.nothing(moment, fed=fed))
@@ -249,6 +253,7 @@ class Loop:
             self._parts.subscription.done(delivery)
 
     def _unit_ended(self, hosts: int, unreachable: int) -> None:
+        self._claims.ended(time.monotonic())
         if self._brake.ended(hosts, unreachable):
             store = self._parts.store
             self._parts.database.submit("look at other engines", store.others_unreachable, self._compared)

@@ -98,6 +98,11 @@ class NoRoom:
     hosts: int
 
 
+@dataclass(frozen=True)
+class Left:
+    """There are published units, and they are left to the engines that Kafka has them for."""
+
+
 class Store:
     """Errors are contract's DatabaseError and its children; every call may be made again after one."""
 
@@ -126,16 +131,17 @@ class Store:
 
     def claim_oldest(
         self, room: Room, held: Set[int] = frozenset(), *, with_files: bool = True, patient: bool = False
-    ) -> Claimed | NoRoom | None:
+    ) -> Claimed | NoRoom | Left | None:
         """Take the oldest published unit that nobody else takes first; None when there is none. As claim().
 
         patient: only one that was published at an earlier such look already, when there was none to take: the others
-        are on their way to the engine that Kafka has them for.
+        are on their way to the engine that Kafka has them for. Left, when there are only such.
         """
         published = self._database.read(lambda connection: _published(connection, with_files))
         candidates = [unit_id for unit_id in published if unit_id in self._passed_over] if patient else published
         if not candidates:
             self._passed_over = frozenset(published)
+            return Left() if published else None
         for unit_id in candidates:
             found = self.claim(unit_id, room, held, with_files=with_files)
             if found is not None:

@@ -32,7 +32,7 @@ from distribute.store import cancelling, queries
 from execute_engine import results
 from execute_engine.engine_row import EngineRow
 from execute_engine.slots import Room
-from execute_engine.store import TASKS_KEPT, Claimed, NoRoom, Store
+from execute_engine.store import TASKS_KEPT, Claimed, Left, NoRoom, Store
 from execute_engine.unit import HostRow, NewHostKey
 from tests.integration.published import OPTIONS, host_rows, publish, unit_row
 
@@ -170,6 +170,19 @@ def test_the_oldest_unit_that_can_be_had_is_claimed(database: Database, store: S
         assert isinstance(found, Claimed)
         assert found.unit_id == expected
     assert store.claim_oldest(ROOM) is None
+
+
+def test_a_patient_engine_takes_what_others_have_left_since_its_last_look(database: Database, store: Store) -> None:
+    assert store.claim_oldest(ROOM, patient=True) is None
+    first, second = publish(database, [1, 1])
+    assert store.claim_oldest(ROOM, patient=True) == Left()
+    change(database, first, state=UnitState.RUNNING, incarnation=OTHER)
+    (third,) = publish(database, [1])
+    found = store.claim_oldest(ROOM, patient=True)
+    assert isinstance(found, Claimed)
+    assert found.unit_id == second
+    assert store.claim_oldest(ROOM, patient=True) == Left(), "the third is new"
+    assert unit_row(database, third).state == UnitState.PUBLISHED
 
 
 def test_a_claim_whose_answer_was_lost_is_ours_when_it_is_made_again(database: Database, store: Store) -> None:

@@ -68,7 +68,42 @@ def test_no_flow_of_messages_puts_off_the_look_for_what_others_have_no_room_for(
                 claims.nothing(moment, fed=True)
             elif search is not None:
                 claims.found(moment, fed=True)
-    assert looks == [0.5 + FED_SECONDS * number for number in range(11)]
+    assert looks == [0.5 + FED_SECONDS * number for number in range(16)]
+
+
+def test_an_engine_whose_unit_has_ended_soon_looks_for_what_others_have_too_much_of() -> None:
+    claims = Claims(has_kafka=True)
+    claims.next(ROOM, 10.0)
+    claims.nothing(10.0, fed=True)
+    claims.ended(10.1)
+    assert claims.due_at(ROOM) == 10.1 + QUIET_SECONDS
+    claims.next(ROOM, 10.3)
+    claims.left(10.3)  # on their way to another engine, so far
+    assert claims.due_at(ROOM) == 10.3 + QUIET_SECONDS
+
+
+def test_units_that_are_always_on_their_way_to_others_are_looked_at_more_and_more_rarely() -> None:
+    claims = Claims(has_kafka=True)
+    moment, pauses = 0.0, []
+    for _ in range(6):
+        assert claims.next(ROOM, moment) is not None
+        claims.left(moment)
+        due_at = claims.due_at(ROOM)
+        assert due_at is not None
+        pauses.append(round(due_at - moment, 3))
+        moment = due_at
+    assert pauses == [0.2, 0.4, 0.8, 1.6, FED_SECONDS, FED_SECONDS]
+
+
+def test_an_engine_with_a_message_at_hand_looks_for_nothing_else_when_a_unit_ends() -> None:
+    claims = Claims(has_kafka=True)
+    claims.next(ROOM, 10.0)
+    claims.nothing(10.0, fed=True)
+    claims.message(delivery())
+    claims.ended(10.1)
+    claims.next(ROOM, 10.1)
+    claims.found(10.1, fed=True)
+    assert claims.due_at(ROOM) == 10.0 + FED_SECONDS
 
 
 def test_a_slot_that_became_free_brings_nothing_where_there_was_nothing() -> None:
