@@ -34,6 +34,8 @@ class Claims:
         # When the database is looked at without one. No message puts that off: what others have no room for would
         # wait for as long as messages come.
         self._look_at = float("-inf")
+        self._unit_hosts = 1  # of the last unit that was found
+        self._was_full = False  # there was no room for another such unit
         self._left_seconds = QUIET_SECONDS  # after the next look that leaves units to others; doubled by each
         self._too_large: int | None = None  # the hosts of what had no room
 
@@ -59,14 +61,16 @@ class Claims:
 
     def next(self, room: Room, moment: float) -> Search | None:
         """What to ask the database for now; one of found(), nothing(), left() and no_room() must follow."""
+        self._was_full |= not room.fits(self._unit_hosts)
         due_at = self.due_at(room)
         if due_at is None or moment < due_at:
             return None
         self._search = Search(self._delivery)
         return self._search
 
-    def found(self, moment: float, *, fed: bool) -> Delivery | None:
+    def found(self, moment: float, hosts: int, *, fed: bool) -> Delivery | None:
         """The search brought a unit; returns the message that is done with, if it was for one. fed: as in nothing()."""
+        self._unit_hosts = hosts
         return self._done(moment, self._after_a_look, fed)
 
     def nothing(self, moment: float, *, fed: bool) -> Delivery | None:
@@ -74,6 +78,7 @@ class Claims:
 
         fed: this engine has its share of Kafka's partitions, so a unit is found without a look.
         """
+        self._left_seconds = QUIET_SECONDS
         return self._done(moment, FED_SECONDS if fed else QUIET_SECONDS, fed)
 
     def left(self, moment: float) -> None:
@@ -82,9 +87,10 @@ class Claims:
         self._left_seconds = min(2 * self._left_seconds, FED_SECONDS)
 
     def ended(self, moment: float) -> None:
-        """A unit of ours has: there is room, and without a message at hand other engines may have more than they."""
-        self._left_seconds = QUIET_SECONDS
-        if self._delivery is None and self._search is None:
+        """A unit of ours has, and there may be room where there was none: others may have had too much meanwhile."""
+        was_full, self._was_full = self._was_full, False
+        if was_full and self._delivery is None and self._search is None:
+            self._left_seconds = QUIET_SECONDS
             self._look_at = min(self._look_at, moment + QUIET_SECONDS)
 
     def no_room(self, moment: float, hosts: int) -> None:

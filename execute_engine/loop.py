@@ -228,7 +228,7 @@ class Loop:
         if found is None:
             self._passed_over(self._claims.nothing(moment, fed=fed))
             return
-        self._done(self._claims.found(moment, fed=fed))
+        self._done(self._claims.found(moment, found.hosts, fed=fed))
         self._last_claim = time.strftime("%H:%M:%S %Z")
         self._brake.claimed(moment)
         if self._may_claim():

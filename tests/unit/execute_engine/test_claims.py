@@ -43,7 +43,7 @@ def test_after_a_find_the_next_search_is_at_once_where_the_database_is_the_queue
     embedded, with_kafka = Claims(has_kafka=False), Claims(has_kafka=True)
     for claims in (embedded, with_kafka):
         claims.next(ROOM, 10.0)
-        claims.found(10.0, fed=False)
+        claims.found(10.0, 30, fed=False)
     assert embedded.next(ROOM, 10.0) is not None
     assert with_kafka.next(ROOM, 10.0) is None  # the next message may be on its way
     assert with_kafka.next(ROOM, 10.0 + QUIET_SECONDS) is not None
@@ -52,7 +52,7 @@ def test_after_a_find_the_next_search_is_at_once_where_the_database_is_the_queue
 def test_who_has_looked_and_found_a_unit_looks_for_more() -> None:
     claims = Claims(has_kafka=True)
     claims.next(ROOM, 10.0)
-    claims.found(10.0, fed=True)
+    claims.found(10.0, 30, fed=True)
     assert claims.due_at(ROOM) == 10.0 + QUIET_SECONDS
 
 
@@ -67,19 +67,25 @@ def test_no_flow_of_messages_puts_off_the_look_for_what_others_have_no_room_for(
                 looks.append(moment)
                 claims.nothing(moment, fed=True)
             elif search is not None:
-                claims.found(moment, fed=True)
+                claims.found(moment, 30, fed=True)
     assert looks == [0.5 + FED_SECONDS * number for number in range(16)]
 
 
-def test_an_engine_whose_unit_has_ended_soon_looks_for_what_others_have_too_much_of() -> None:
+def test_an_engine_that_was_full_looks_soon_after_a_unit_for_what_others_have_too_much_of() -> None:
     claims = Claims(has_kafka=True)
     claims.next(ROOM, 10.0)
     claims.nothing(10.0, fed=True)
+    claims.message(delivery())
+    claims.next(ROOM, 10.0)
+    claims.found(10.0, 30, fed=True)
     claims.ended(10.1)
-    assert claims.due_at(ROOM) == 10.1 + QUIET_SECONDS
-    claims.next(ROOM, 10.3)
-    claims.left(10.3)  # on their way to another engine, so far
+    assert claims.due_at(ROOM) == 10.0 + FED_SECONDS, "there was room for another one before"
+    claims.next(Room(29, alone=False, runner_free=True), 10.2)
+    claims.ended(10.3)
     assert claims.due_at(ROOM) == 10.3 + QUIET_SECONDS
+    claims.next(ROOM, 10.5)
+    claims.left(10.5)  # on their way to another engine, so far
+    assert claims.due_at(ROOM) == 10.5 + QUIET_SECONDS
 
 
 def test_units_that_are_always_on_their_way_to_others_are_looked_at_more_and_more_rarely() -> None:
@@ -100,9 +106,10 @@ def test_an_engine_with_a_message_at_hand_looks_for_nothing_else_when_a_unit_end
     claims.next(ROOM, 10.0)
     claims.nothing(10.0, fed=True)
     claims.message(delivery())
+    claims.next(FULL, 10.0)
     claims.ended(10.1)
     claims.next(ROOM, 10.1)
-    claims.found(10.1, fed=True)
+    claims.found(10.1, 30, fed=True)
     assert claims.due_at(ROOM) == 10.0 + FED_SECONDS
 
 
@@ -130,7 +137,7 @@ def test_a_message_is_looked_up_at_once_and_done_with_after_its_claim() -> None:
     assert search is not None
     assert search.delivery == delivery()
     assert not claims.wants_message
-    assert claims.found(10.0, fed=True) == delivery()
+    assert claims.found(10.0, 30, fed=True) == delivery()
     assert claims.wants_message
 
 
@@ -156,7 +163,7 @@ def test_a_message_that_comes_during_a_scan_is_not_done_with_by_it() -> None:
     claims = Claims(has_kafka=True)
     claims.next(ROOM, 10.0)
     claims.message(delivery())
-    assert claims.found(10.0, fed=True) is None
+    assert claims.found(10.0, 30, fed=True) is None
     search = claims.next(ROOM, 10.0)
     assert search is not None
     assert search.delivery == delivery()
