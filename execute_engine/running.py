@@ -32,7 +32,7 @@ from execute_engine.unit_process import UnitEnd, UnitProcess
 COLLECT_SECONDS = 1.0  # LauncherClient asks for it
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 30.0  # before the next claim, when a unit could not be started
 LOOK_SECONDS = 0.5  # between two looks at what the hosts do
-READ_SECONDS = 0.1  # between two readings of runners' events: a turn of the loop costs more than an event
+READ_SECONDS = 0.25  # between two readings of runners' events: a turn of the loop costs more than an event
 
 log = logging.getLogger(__name__)
 

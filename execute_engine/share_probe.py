@@ -16,7 +16,7 @@ from contract import span
 from contract.project_files import SHARE_MARK
 from execute_engine.timer import Timer
 
-LOOK_SECONDS = 2.0  # from one look to the next
+LOOK_SECONDS = 4.0  # from one look to the next
 DEADLINE_SECONDS = 5.0  # a look that takes longer hangs
 _NOTHING_YET = "nothing is known yet"
 _HANGS = "reading it hangs"

@@ -61,15 +61,11 @@ _RUN_TASK = (
     .values(state=TaskState.RUNNING, started_at=sa.bindparam("moment"))
 )
 _TASK = sa.select(task).where(task.c.key == sa.bindparam("task_key"))
-_OPEN_HOSTS = (
-    sa.select(host_result.c.host, host_result.c.id)
+_OPEN_HOSTS = (  # a row for each key that is known for the host, or one without
+    sa.select(host_result.c.host, host_result.c.id, host_key.c.key_type, host_key.c.key)
+    .outerjoin(host_key, (host_key.c.host == host_result.c.host) & (host_key.c.port == sa.bindparam("port")))
     .where(host_result.c.unit_id == sa.bindparam("unit_id"), host_result.c.status.in_(OPEN_STATUSES))
-    .order_by(host_result.c.id)
-)
-_HOST_KEYS = (
-    sa.select(host_key.c.host, host_key.c.key_type, host_key.c.key)
-    .where(host_key.c.host.in_(sa.bindparam("hosts", expanding=True)), host_key.c.port == sa.bindparam("port"))
-    .order_by(host_key.c.host, host_key.c.key_type)
+    .order_by(host_result.c.id, host_key.c.key_type)
 )
 _BEGIN = sa.update(unit).where(_THIS, *_OWN, unit.c.begun_at.is_(None)).values(begun_at=sa.bindparam("moment"))
 _BEGUN = sa.select(unit.c.id).where(_THIS, *_OWN, unit.c.begun_at.is_not(None))
@@ -285,11 +281,14 @@ class Store:
             return Claimed(unit_id, row.host_count, None, {}, f"the task of this unit cannot be read: {exc!r}")
 
     def _read(self, connection: sa.Connection, unit_id: int, row: sa.Row[*tuple[Any, ...]]) -> Claimed:
-        open_rows = connection.execute(_OPEN_HOSTS, {"unit_id": unit_id})
-        row_ids = {found.host: found.id for found in open_rows}
+        row_ids: dict[str, int] = {}
+        keys: dict[str, tuple[str, ...]] = {}
+        for known in connection.execute(_OPEN_HOSTS, {"unit_id": unit_id, "port": self._config.ansible.ssh_port}):
+            row_ids[known.host] = known.id
+            if known.key is not None:
+                keys[known.host] = (*keys.get(known.host, ()), f"{known.key_type} {known.key}")
         if not row_ids:
             return Claimed(unit_id, row.host_count, None, {}, "every host of this unit has a result already")
-        keys = self._host_keys(connection, list(row_ids))
         of_task = self._task(connection, row.task_id, row.task_key)
         job = job_of(unit_id, row.attempt, of_task, tuple(row_ids), keys, self._config)
         return Claimed(unit_id, row.host_count, job, row_ids)
@@ -304,13 +303,6 @@ class Store:
             if len(self._tasks) > TASKS_KEPT:
                 del self._tasks[next(iter(self._tasks))]
         return self._tasks[task_id]
-
-    def _host_keys(self, connection: sa.Connection, hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        found = connection.execute(_HOST_KEYS, {"hosts": hosts, "port": self._config.ansible.ssh_port})
-        keys: dict[str, tuple[str, ...]] = {}
-        for known in found:
-            keys[known.host] = (*keys.get(known.host, ()), f"{known.key_type} {known.key}")
-        return keys
 
 
 def job_of(
