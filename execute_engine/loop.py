@@ -162,7 +162,9 @@ class Loop:
         self._claim(moment)
         if not self._beating and self._beat.due(moment):
             self._send_beat()
-        if self._running.begun_ids and not self._looking_for_stops and self._stop_look.due(moment):
+        if not self._running.begun_ids:
+            self._stop_look.rest(moment)  # a unit that is soon over is not asked for
+        elif not self._looking_for_stops and self._stop_look.due(moment):
             self._look_for_stops()
         if self._report.due(moment):
             self._tell(moment)

@@ -22,10 +22,14 @@ class Timer:
         """True once each time; the next one counts from now."""
         if moment < self.at:
             return False
+        self.rest(moment)
+        return True
+
+    def rest(self, moment: float) -> None:
+        """Let its time begin now."""
         self.at = moment + self._seconds
         if self._seconds % TICK_SECONDS == 0:
             self.at = math.floor(self.at / TICK_SECONDS) * TICK_SECONDS
-        return True
 
     def now(self) -> None:
         """Make it due."""

@@ -32,3 +32,10 @@ def test_from_then_on_it_is_due_as_often_as_it_should(seconds: float) -> None:
         before = moment = timer.at + 0.003  # the loop is never there in time
         assert timer.due(moment)
         assert timer.at == pytest.approx(before + seconds - 0.003)
+
+
+def test_one_that_rests_is_due_a_whole_time_later() -> None:
+    timer = Timer(1.7)
+    timer.rest(100.0)
+    assert not timer.due(101.6)
+    assert timer.due(101.8)
