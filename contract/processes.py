@@ -17,7 +17,6 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUND_SECONDS = 0.05
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_READ_BYTES = 1 << 16  # of children: nine thousand of them
 _MOST_LOOKS = 100  # at a machine on which something forks all the time
 
 
@@ -112,24 +111,35 @@ def resident_bytes(pid: int) -> int:
         process = unseen.pop()
         most = max(most, _resident_bytes(process))
         with contextlib.suppress(OSError):  # gone, or a kernel that does not tell
-            unseen += map(int, _read(f"/proc/{process}/task/{process}/children").split())
+            unseen += _children(process)
     return most
+
+
+def tells_children() -> bool:
+    """Whether this kernel says whose children are whose (CONFIG_PROC_CHILDREN)."""
+    try:
+        _children(os.getpid())
+    except OSError:
+        return False
+    return True
+
+
+def _children(pid: int) -> list[int]:
+    """Of its main thread. Raises OSError."""
+    with open(f"/proc/{pid}/task/{pid}/children", "rb", buffering=0) as children:
+        return [int(child) for child in children.readall().split()]  # one read gives a page of them at most
 
 
 def _resident_bytes(pid: int) -> int:
     try:
-        return int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE_BYTES
+        # A Path makes a text file of it, which takes four times as long, twice a second for each process.
+        descriptor = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(os.read(descriptor, 200).split()[1]) * _PAGE_BYTES
+        finally:
+            os.close(descriptor)
     except (OSError, IndexError):  # gone
         return 0
-
-
-def _read(path: str) -> bytes:
-    """Of /proc. A Path makes a text file of it, which takes four times as long, twice a second for each unit."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, _READ_BYTES)
-    finally:
-        os.close(descriptor)
 
 
 def marked(variable: str, value_matches: Callable[[str], bool]) -> list[int]:

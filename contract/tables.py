@@ -96,7 +96,7 @@ unit = _table(
     _count("not_started"),
     _count("cancelled"),
     _count("lost"),
-    sa.Column("stop_requested", sa.Boolean, nullable=False, server_default="0"),  # its engine reads it every second
+    sa.Column("stop_requested", sa.Boolean, nullable=False, server_default="0"),  # its engine reads it every 2 s
     sa.UniqueConstraint("task_key", "number", name="unit_number"),
     sa.Index("unit_by_state", "state", "task_key", "id"),
     sa.Index("unit_by_incarnation", "incarnation", "state"),

@@ -35,7 +35,7 @@ class Claims:
         # wait for as long as messages come.
         self._look_at = float("-inf")
         self._unit_hosts = 1  # of the last unit that was found
-        self._was_full = False  # there was no room for another such unit
+        self._is_full = False  # there is no room for another such unit
         self._left_seconds = QUIET_SECONDS  # after the next look that leaves units to others; doubled by each
         self._too_large: int | None = None  # the hosts of what had no room
 
@@ -61,12 +61,20 @@ class Claims:
 
     def next(self, room: Room, moment: float) -> Search | None:
         """What to ask the database for now; one of found(), nothing(), left() and no_room() must follow."""
-        self._was_full |= not room.fits(self._unit_hosts)
+        was_full, self._is_full = self._is_full, not room.fits(self._unit_hosts)
+        if was_full and not self._is_full:
+            self._room_again(moment)
         due_at = self.due_at(room)
         if due_at is None or moment < due_at:
             return None
         self._search = Search(self._delivery)
         return self._search
+
+    def _room_again(self, moment: float) -> None:
+        """Others may have had too much meanwhile. With a message at hand there is enough to do."""
+        self._left_seconds = QUIET_SECONDS
+        if self._delivery is None and self._search is None:
+            self._look_at = min(self._look_at, moment + QUIET_SECONDS)
 
     def found(self, moment: float, hosts: int, *, fed: bool) -> Delivery | None:
         """The search brought a unit; returns the message that is done with, if it was for one. fed: as in nothing()."""
@@ -85,13 +93,6 @@ class Claims:
         """The look found units, and left them to the engines that Kafka has them for: are they still there soon?"""
         self._done(moment, self._left_seconds, fed=True)
         self._left_seconds = min(2 * self._left_seconds, FED_SECONDS)
-
-    def ended(self, moment: float) -> None:
-        """A unit of ours has, and there may be room where there was none: others may have had too much meanwhile."""
-        was_full, self._was_full = self._was_full, False
-        if was_full and self._delivery is None and self._search is None:
-            self._left_seconds = QUIET_SECONDS
-            self._look_at = min(self._look_at, moment + QUIET_SECONDS)
 
     def no_room(self, moment: float, hosts: int) -> None:
         """What was found, of so many hosts, is too large for now, and tried again when there is room for it.

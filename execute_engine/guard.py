@@ -7,8 +7,8 @@ Who kills whom:
 | there is no room for a runner           | nobody                               | not_started                |
 | the runner ends with exit code 0        | guard: what the runner left behind   | finished                   |
 | the runner crashes or is killed         | guard: at once                       | runner_died                |
-| a process of the unit takes too much    | guard: at once                       | memory                     |
-| memory                                  |                                      |                            |
+| a process of the unit takes too much    | guard: at once, when the launcher    | memory                     |
+| memory                                  | has seen it and woken it             |                            |
 | no beat of the engine for 5/6 of its    | guard: at once, as it may run again  | lease                      |
 | lease (on_engine_loss: rerun)           | elsewhere                            |                            |
 | the unit's deadline comes               | guard: 3 s after its order to end    | deadline                   |
@@ -161,7 +161,7 @@ class Guard:
             stop = self._read_stop() if self._control.fileno() in ready else ""
             if stop is None:
                 return "consumer_died"
-            if processes.resident_bytes(self._runner_pid) > self._memory_bytes:
+            if processes.resident_bytes(os.getpid()) > self._memory_bytes:  # with what a dead parent left to us
                 return ordered or "memory"
             if time.monotonic() >= until:
                 if ordered:

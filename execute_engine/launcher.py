@@ -11,8 +11,8 @@
                    {"guard": pid, "exit": code or -signal, "left": [pid, ...]} for a guard that did not end well, when
                    everything of it is gone or has to be given up
 
-It has one thread, and no other socket, database or secret. At EOF it lets its guards end their units, sees to it that
-they do, and ends.
+It has one thread, and no other socket, database or secret. It looks at the memory of all units. At EOF it lets its
+guards end their units, sees to it that they do, and ends.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ GIVEN_UP_PAUSE_SECONDS = 1.0
 GUARDS_END_SECONDS = 5.0  # after EOF; then a guard is stopped or stuck and is killed
 END_SECONDS = 12.0  # after EOF the launcher itself ends, whatever could not be killed
 MEMORY_LOOK_SECONDS = 0.5  # a Python process fills about 2 GB in so long
+MEMORY_LOOK_PAUSE = (
+    5  # and the pause is so many times what a look took: units with thousands of processes hold up no other
+)
 MAX_REASON = 4000  # characters
 
 log = logging.getLogger(__name__)
@@ -132,10 +135,12 @@ class Launcher:
         return GIVEN_UP_PAUSE_SECONDS * 1000 if self._given_up else None
 
     def _look_at_memory(self) -> None:
-        if (now := time.monotonic()) >= self._memory_look:
-            self._memory_look = now + MEMORY_LOOK_SECONDS
-            for guard, memory_bytes in self._guards.items():
-                look_at_memory(guard, memory_bytes)
+        if (begun := time.monotonic()) < self._memory_look:
+            return
+        for guard, memory_bytes in self._guards.items():
+            look_at_memory(guard, memory_bytes)
+        now = time.monotonic()
+        self._memory_look = now + max(MEMORY_LOOK_SECONDS, MEMORY_LOOK_PAUSE * (now - begun))
 
     def _look_after_children(self) -> None:
         """Reap; and while there may be orphans of dead guards, kill them. Never blocks."""
@@ -203,6 +208,8 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     consumer = socket.socket(fileno=options.socket)
     consumer.set_inheritable(False)
+    if not processes.tells_children():
+        log.warning("RUNNER_MEMORY is not kept: expected a kernel with CONFIG_PROC_CHILDREN, found one without")
     try:
         plugins, run = load(options.runner)
     except BaseException as exc:  # noqa: BLE001 - Ansible raises SystemExit too; the consumer must hear of everything

@@ -255,7 +255,6 @@ class Loop:
             self._parts.subscription.done(delivery)
 
     def _unit_ended(self, hosts: int, unreachable: int) -> None:
-        self._claims.ended(time.monotonic())
         if self._brake.ended(hosts, unreachable):
             store = self._parts.store
             self._parts.database.submit("look at other engines", store.others_unreachable, self._compared)

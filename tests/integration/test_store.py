@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -111,13 +112,18 @@ def test_the_job_has_what_the_task_says_and_the_keys_of_its_own_hosts(database: 
         options={**OPTIONS, "args_are_json": True, "become": True, "check": True, "strategies": ["free"]},
         playbook_content="- hosts: all",
     )
-    store.add_host_keys([NewHostKey("10.1.0.1", "ssh-rsa", "AAAA"), NewHostKey("10.9.9.9", "ssh-rsa", "BBBB")])
-    job = claimed(store, first).job
+    seen = [("10.1.0.1", "ssh-rsa", "AAAA"), ("10.1.0.1", "ssh-ed25519", "CCCC"), ("10.9.9.9", "ssh-rsa", "BBBB")]
+    store.add_host_keys([NewHostKey(*key) for key in seen])
+    elsewhere = {"host": "10.1.0.2", "port": 22, "key_type": "ssh-rsa", "key": "DDDD", "engine": "e"}
+    database.write(lambda connection: connection.execute(sa.insert(host_key).values(**elsewhere, first_seen_at=now())))
+    claim = claimed(store, first)
+    job = claim.job
     assert job is not None
+    assert job.hosts == tuple(claim.row_ids) == ("10.1.0.1", "10.1.0.2")
     assert (job.args, job.module, job.timeout_seconds, job.attempt) == ({"src": "a"}, "copy", 17.0, 1)
     assert (job.become, job.check, job.template, job.strategies) == (True, True, False, ("free",))
     assert (job.ssh.user, job.ssh.port, job.ssh.password) == ("ops", 2222, "secret-1")
-    assert job.host_keys == {"10.1.0.1": ("ssh-rsa AAAA",)}
+    assert job.host_keys == {"10.1.0.1": ("ssh-ed25519 CCCC", "ssh-rsa AAAA")}, "of its port alone"
     assert job.playbook_content == "- hosts: all"
 
 
@@ -240,7 +246,8 @@ def test_a_unit_that_comes_back_between_look_and_claim_is_left_or_cannot(
                 change(other, unit_id, attempt=2)
             return super().fits(hosts)
 
-    claim = store.claim(unit_id, SlowRoom(200, alone=False, runner_free=True))
+    with contextlib.closing(other):
+        claim = store.claim(unit_id, SlowRoom(200, alone=False, runner_free=True))
     if not database.is_sqlite:
         assert claim is None
         assert unit_row(database, unit_id).state == UnitState.PUBLISHED
@@ -248,7 +255,6 @@ def test_a_unit_that_comes_back_between_look_and_claim_is_left_or_cannot(
     assert isinstance(claim, Claimed)
     assert claim.job is not None
     assert claim.job.attempt == unit_row(database, unit_id).attempt == (1 if database.is_sqlite else 2)
-    other.close()
 
 
 def test_of_many_engines_that_claim_at_once_one_gets_each_unit(

@@ -71,21 +71,34 @@ def test_no_flow_of_messages_puts_off_the_look_for_what_others_have_no_room_for(
     assert looks == [0.5 + FED_SECONDS * number for number in range(16)]
 
 
-def test_an_engine_that_was_full_looks_soon_after_a_unit_for_what_others_have_too_much_of() -> None:
+def test_an_engine_that_was_full_and_has_room_again_soon_looks_for_what_others_have_too_much_of() -> None:
     claims = Claims(has_kafka=True)
     claims.next(ROOM, 10.0)
     claims.nothing(10.0, fed=True)
     claims.message(delivery())
     claims.next(ROOM, 10.0)
     claims.found(10.0, 30, fed=True)
-    claims.ended(10.1)
-    assert claims.due_at(ROOM) == 10.0 + FED_SECONDS, "there was room for another one before"
+    claims.next(Room(30, alone=False, runner_free=True), 10.1)
+    assert claims.due_at(ROOM) == 10.0 + FED_SECONDS, "there was room for another one all the time"
     claims.next(Room(29, alone=False, runner_free=True), 10.2)
-    claims.ended(10.3)
+    claims.next(Room(30, alone=False, runner_free=True), 10.3)
     assert claims.due_at(ROOM) == 10.3 + QUIET_SECONDS
     claims.next(ROOM, 10.5)
     claims.left(10.5)  # on their way to another engine, so far
     assert claims.due_at(ROOM) == 10.5 + QUIET_SECONDS
+
+
+def test_room_that_comes_during_a_look_makes_the_next_one_come_soon() -> None:
+    claims, moment = Claims(has_kafka=True), 0.0
+    for _ in range(6):
+        claims.next(ROOM, moment)
+        claims.left(moment)
+        moment += FED_SECONDS
+    assert claims.next(ROOM, moment) is not None
+    claims.next(FULL, moment)
+    claims.next(ROOM, moment)
+    claims.left(moment)
+    assert claims.due_at(ROOM) == moment + QUIET_SECONDS
 
 
 def test_units_that_are_always_on_their_way_to_others_are_looked_at_more_and_more_rarely() -> None:
@@ -101,14 +114,15 @@ def test_units_that_are_always_on_their_way_to_others_are_looked_at_more_and_mor
     assert pauses == [0.2, 0.4, 0.8, 1.6, FED_SECONDS, FED_SECONDS]
 
 
-def test_an_engine_with_a_message_at_hand_looks_for_nothing_else_when_a_unit_ends() -> None:
+def test_an_engine_with_a_message_at_hand_looks_for_nothing_else_when_it_has_room_again() -> None:
     claims = Claims(has_kafka=True)
     claims.next(ROOM, 10.0)
     claims.nothing(10.0, fed=True)
     claims.message(delivery())
     claims.next(FULL, 10.0)
-    claims.ended(10.1)
-    claims.next(ROOM, 10.1)
+    search = claims.next(ROOM, 10.1)
+    assert search is not None
+    assert search.delivery == delivery()
     claims.found(10.1, 30, fed=True)
     assert claims.due_at(ROOM) == 10.0 + FED_SECONDS
 

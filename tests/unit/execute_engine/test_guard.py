@@ -181,7 +181,7 @@ def test_the_runner_dies_with_its_guard() -> None:
         assert not _lives(runner)
 
 
-@pytest.mark.parametrize("who", ["runner", "worker", "worker's child"])
+@pytest.mark.parametrize("who", ["runner", "worker", "worker's child", "orphan"])
 def test_a_unit_that_takes_too_much_memory_is_ended_at_once(who: str) -> None:
     def eat() -> int:
         """In steps, past any limit: how much of this process's memory a fork counts as its own differs."""
@@ -199,6 +199,9 @@ def test_a_unit_that_takes_too_much_memory_is_ended_at_once(who: str) -> None:
         return eat()
 
     def run(events: socket.socket, orders: int) -> None:
+        if who == "orphan":
+            fork(lambda: fork(eat) * 0)
+            time.sleep(1000)
         fork_and_eat(["runner", "worker", "worker's child"].index(who))
 
     memory_bytes = processes.resident_bytes(os.getpid()) + 100_000_000
@@ -211,9 +214,15 @@ def test_a_unit_that_takes_too_much_memory_is_ended_at_once(who: str) -> None:
 
 
 def test_a_look_at_its_memory_does_nothing_to_a_unit_that_takes_little() -> None:
-    with guarded(lambda events, orders: time.sleep(1000)) as watched:
-        look_at_memory(watched.pid, 0)  # it looks itself, and finds nothing
-        assert not select.select([watched.control], [], [], 0.5)[0]
+    def run(events: socket.socket, orders: int) -> None:
+        events.sendall(b"up")
+        time.sleep(1000)
+
+    with guarded(run) as watched:
+        assert watched.said() == b"up"
+        for _ in range(5):
+            look_at_memory(watched.pid, 0)  # it looks itself, and finds nothing
+            assert not select.select([watched.control], [], [], 0.1)[0]
 
 
 def test_a_unit_that_may_run_again_ends_with_its_engines_lease() -> None:
