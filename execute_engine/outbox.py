@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from execute_engine.unit import HostRow
 
-MAX_AGE_SECONDS = 1.0  # but for the end of a unit, which takes all along
+MAX_AGE_SECONDS = 0.5
 MAX_ROWS = 200
 MAX_BYTES = 1 << 20
 
