@@ -13,6 +13,14 @@ def delivery(unit_id: int = 1) -> Delivery:
     return Delivery(UnitMessage(unit_id, "t", "adhoc", 1, 30), partition=0, offset=5)
 
 
+def fed_at_10() -> Claims:
+    """Of an engine that has its partitions, and has found nothing in the database at 10.0."""
+    claims = Claims(has_kafka=True)
+    claims.next(ROOM, 10.0)
+    claims.nothing(10.0, fed=True)
+    return claims
+
+
 def test_one_search_at_a_time_and_none_without_room() -> None:
     claims = Claims(has_kafka=False)
     assert claims.next(FULL, 0.0) is None
@@ -30,9 +38,7 @@ def test_an_idle_engine_looks_again_after_a_pause() -> None:
 
 
 def test_an_idle_engine_that_has_its_partitions_looks_less_often_and_takes_a_message_at_once() -> None:
-    claims = Claims(has_kafka=True)
-    claims.next(ROOM, 10.0)
-    claims.nothing(10.0, fed=True)
+    claims = fed_at_10()
     assert claims.next(ROOM, 10.0 + QUIET_SECONDS) is None
     assert claims.due_at(ROOM) == 10.0 + FED_SECONDS
     claims.message(delivery())
@@ -72,9 +78,7 @@ def test_no_flow_of_messages_puts_off_the_look_for_what_others_have_no_room_for(
 
 
 def test_an_engine_that_was_full_and_has_room_again_soon_looks_for_what_others_have_too_much_of() -> None:
-    claims = Claims(has_kafka=True)
-    claims.next(ROOM, 10.0)
-    claims.nothing(10.0, fed=True)
+    claims = fed_at_10()
     claims.message(delivery())
     claims.next(ROOM, 10.0)
     claims.found(10.0, 30, fed=True)
@@ -115,9 +119,7 @@ def test_units_that_are_always_on_their_way_to_others_are_looked_at_more_and_mor
 
 
 def test_an_engine_with_a_message_at_hand_looks_for_nothing_else_when_it_has_room_again() -> None:
-    claims = Claims(has_kafka=True)
-    claims.next(ROOM, 10.0)
-    claims.nothing(10.0, fed=True)
+    claims = fed_at_10()
     claims.message(delivery())
     claims.next(FULL, 10.0)
     search = claims.next(ROOM, 10.1)
@@ -143,9 +145,7 @@ def test_what_had_no_room_is_tried_again_when_it_has_and_after_a_while() -> None
 
 
 def test_a_message_is_looked_up_at_once_and_done_with_after_its_claim() -> None:
-    claims = Claims(has_kafka=True)
-    claims.next(ROOM, 10.0)
-    claims.nothing(10.0, fed=True)
+    claims = fed_at_10()
     claims.message(delivery())
     search = claims.next(ROOM, 10.0)
     assert search is not None

@@ -8,7 +8,7 @@ def row(number: int, status: str = "success", stdout: str = "") -> HostRow:
     return HostRow(id=number, unit_id=1, attempt=1, status=status, engine="e", stdout=stdout)
 
 
-def test_a_row_waits_for_others_at_most_max_age() -> None:
+def test_a_row_waits_for_others_at_most_half_a_second() -> None:
     outbox = Outbox()
     assert outbox.due_at() is None
     outbox.put(row(1), 10.0)
