@@ -44,9 +44,7 @@ GIVEN_UP_PAUSE_SECONDS = 1.0
 GUARDS_END_SECONDS = 5.0  # after EOF; then a guard is stopped or stuck and is killed
 END_SECONDS = 12.0  # after EOF the launcher itself ends, whatever could not be killed
 MEMORY_LOOK_SECONDS = 0.5  # a Python process fills about 2 GB in so long
-MEMORY_LOOK_PAUSE = (
-    5  # and the pause is so many times what a look took: units with thousands of processes hold up no other
-)
+MEMORY_LOOK_PAUSE = 5  # times what a look took, at least: units with thousands of processes hold up no others
 MAX_REASON = 4000  # characters
 
 log = logging.getLogger(__name__)
